@@ -80,7 +80,7 @@ func FromTarget(target string) (string, error) {
 	}
 	end := strings.IndexAny(target[authority:], "/?#")
 	switch {
-	case end == 0:
+	case end == 0, authority == len(target):
 		return "", &Error{target, authority, "the request target has no host", hint}
 	case end < 0:
 		return "/", nil
