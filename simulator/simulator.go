@@ -1,0 +1,374 @@
+// Copyright The cftrack Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package simulator is a CloudFront to test against: the control API for invalidations as REST-XML,
+// which the AWS SDKs and the AWS CLI talk to unchanged, and a number of edges that cache an origin by
+// CloudFront's rules and process every invalidation at a moment of their own.
+//
+// It is used like httptest. In process, without sockets (and so inside a testing/synctest bubble):
+//
+//	sim, err := simulator.New(origin, nil)
+//	defer sim.Close()
+//	client := &http.Client{Transport: sim.Transport()} // http://api.simulator, http://edge0.simulator, ...
+//
+// or on real ports, with Listen and URLs.
+//
+// Where AWS does not say what CloudFront does, the simulator does what is worst for its user, or has
+// an option for it: a fetch that is under way when an invalidation is processed is stored when it ends,
+// a reference used again with its items in another order is a conflict, and Options.SpareDirectory and
+// Options.SpareDoubtful leave objects alone whose removal is in doubt.
+//
+// What it does not do: variants by header or cookie (an object is named by its path and query alone),
+// byte ranges (a range request is answered in full), trailers, upgrades, viewer certificates, functions,
+// and a second cache tier.
+package simulator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cf-invalidation-tracker/cftrack/lifetime"
+)
+
+// DefaultDistribution is the distribution ID when Options name none.
+const DefaultDistribution = "E2SIMULATOR000"
+
+// Options configure a Simulator. The zero value of every field is usable.
+type Options struct {
+	// Distribution is the ID that the control API knows. Default DefaultDistribution.
+	Distribution string
+	// Tenants are the distribution tenants that the control API knows. An invalidation for a tenant
+	// is listed under the tenant and reaches the same edges.
+	Tenants []string
+	// Aliases are the alternate domain names in the distribution's configuration. The edges answer
+	// to any host.
+	Aliases []string
+
+	// Edges is the number of edges, each with a cache of its own. Default 3.
+	Edges int
+	// Rules decide what an edge keeps and for how long, and which query parameters name an object.
+	// Tiers is taken as 1: an edge asks the origin itself. Default lifetime.DefaultRules.
+	Rules *lifetime.Rules
+	// OriginPath is put before the path of every request to the origin, such as "/production".
+	OriginPath string
+	// DefaultRootObject is what the origin is asked for in place of "/", such as "index.html". The
+	// object is cached under "/".
+	DefaultRootObject string
+	// TagHeader is the response header from which cache tags are taken. Without it no object has
+	// tags, and "#tag" items are accepted and remove nothing.
+	TagHeader string
+	// SpareDirectory makes "/dir/*" leave "/dir/" alone, as was seen in
+	// https://github.com/pulumi/docs/pull/21786. "/*" still removes "/".
+	SpareDirectory bool
+	// SpareDoubtful has an item remove a path only where AWS confirms that it does, as
+	// cfpath.Item.MatchesSurely says. It includes SpareDirectory.
+	SpareDoubtful bool
+
+	// Propagation is the longest time until an edge processes an invalidation; each edge draws its
+	// own below it. Default 300 ms; negative: every edge has processed it before the call is answered.
+	Propagation time.Duration
+	// Completion is the time from the last edge until GetInvalidation says Completed. Default 200 ms;
+	// negative: none.
+	Completion time.Duration
+	// Limits are what the control API accepts.
+	Limits Limits
+	// Intercept, if not nil, sees every call of the control API before it is carried out, and may
+	// make it go wrong. It may read r.Body and is called concurrently.
+	Intercept func(op string, r *http.Request) *Fault
+	// Seed decides everything random: IDs, delays, request IDs.
+	Seed uint64
+}
+
+// Simulator is one simulated distribution. Its methods may be called from any goroutine.
+type Simulator struct {
+	opts   Options
+	rules  lifetime.Rules
+	origin http.RoundTripper
+	domain string
+	born   time.Time
+	edges  []*edge
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	active sync.WaitGroup // requests and goroutines that Close waits for
+
+	mu      sync.Mutex
+	closed  bool
+	rand    *rand.Rand                // decides about invalidations
+	noise   *rand.Rand                // decides about nothing
+	ids     map[string]*invalidation  // by scope and ID
+	refs    map[string]*invalidation  // by scope and reference
+	byScope map[scope][]*invalidation // oldest first
+	all     []*invalidation           // oldest first
+	calls   map[string]int            // by operation
+	buckets [bucketCount]bucket       // rates
+	servers []*http.Server
+	api     string
+	urls    []string
+}
+
+// New returns a simulator whose edges fetch from origin, which is called in process. With a nil origin
+// there is only the control API, and the edges answer 502. A nil opts means the defaults.
+// The caller must Close it.
+func New(origin http.Handler, opts *Options) (*Simulator, error) {
+	s, err := build(opts)
+	if err != nil {
+		return nil, err
+	}
+	if origin != nil {
+		s.origin = &handlerTransport{handler: origin, sim: s}
+	}
+	return s, nil
+}
+
+// NewForURL returns a simulator whose edges fetch from an origin over HTTP. The URL has a scheme
+// (http or https) and a host; a path in it goes before Options.OriginPath.
+func NewForURL(origin string, opts *Options) (*Simulator, error) {
+	t, path, err := newURLTransport(origin)
+	if err != nil {
+		return nil, err
+	}
+	s, err := build(opts)
+	if err != nil {
+		return nil, err
+	}
+	s.origin = t
+	s.opts.OriginPath = path + s.opts.OriginPath
+	return s, nil
+}
+
+func build(opts *Options) (*Simulator, error) {
+	s := &Simulator{
+		ids:     map[string]*invalidation{},
+		refs:    map[string]*invalidation{},
+		byScope: map[scope][]*invalidation{},
+		calls:   map[string]int{},
+		born:    time.Now(),
+	}
+	if opts != nil {
+		s.opts = *opts
+	}
+	o := &s.opts
+	o.Tenants, o.Aliases = slices.Clone(o.Tenants), slices.Clone(o.Aliases)
+	if o.Distribution == "" {
+		o.Distribution = DefaultDistribution
+	}
+	if o.Edges == 0 {
+		o.Edges = 3
+	}
+	o.Propagation = orDefault(o.Propagation, 300*time.Millisecond)
+	o.Completion = orDefault(o.Completion, 200*time.Millisecond)
+	o.Limits = o.Limits.withDefaults()
+	if o.Edges < 0 || o.Edges > 1000 {
+		return nil, fmt.Errorf("simulator: %d edges: give 1 to 1000", o.Edges)
+	}
+	for _, id := range append([]string{o.Distribution}, o.Tenants...) {
+		if id == "" || strings.ContainsAny(id, "/?# ") {
+			return nil, fmt.Errorf("simulator: ID %q of a distribution or tenant: give letters and digits", id)
+		}
+	}
+	if o.OriginPath != "" && (o.OriginPath[0] != '/' || strings.HasSuffix(o.OriginPath, "/")) {
+		return nil, fmt.Errorf("simulator: origin path %q: it begins with / and does not end with it", o.OriginPath)
+	}
+	if strings.HasPrefix(o.DefaultRootObject, "/") {
+		return nil, fmt.Errorf("simulator: default root object %q: give it without the leading /", o.DefaultRootObject)
+	}
+	s.rules = lifetime.DefaultRules()
+	if o.Rules != nil {
+		s.rules = *o.Rules
+	}
+	s.rules.Tiers = 1
+	if err := s.rules.Validate(); err != nil {
+		return nil, fmt.Errorf("simulator: %w", err)
+	}
+	s.rand = rand.New(rand.NewPCG(o.Seed, 0))
+	s.noise = rand.New(rand.NewPCG(o.Seed, 1))
+	s.domain = "d" + strings.ToLower(s.randomID(13)) + ".cloudfront.net"
+	for i := range o.Edges {
+		s.edges = append(s.edges, newEdge(s, i))
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s, nil
+}
+
+func orDefault(d, def time.Duration) time.Duration {
+	switch {
+	case d < 0:
+		return 0
+	case d == 0:
+		return def
+	}
+	return d
+}
+
+// API returns the handler of the control API. A fault that drops the connection panics with
+// http.ErrAbortHandler, as net/http expects it.
+func (s *Simulator) API() http.Handler { return http.HandlerFunc(s.serveAPI) }
+
+// Edge returns the handler of edge i, from 0. It panics if there is no such edge.
+func (s *Simulator) Edge(i int) http.Handler { return s.edges[i] }
+
+// Edges returns the number of edges.
+func (s *Simulator) Edges() int { return len(s.edges) }
+
+// Listen binds the control API to addr and the edges to the ports after it, or, where the port of addr
+// is 0, each to a free port. Nothing stays bound after an error.
+func (s *Simulator) Listen(addr string) error {
+	host, portText, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("simulator: listen address %q: give host:port: %w", addr, err)
+	}
+	port, err := strconv.ParseUint(portText, 10, 16)
+	if err != nil {
+		return fmt.Errorf("simulator: listen address %q: the port is a number", addr)
+	}
+	handlers := []http.Handler{s.API()}
+	for _, e := range s.edges {
+		handlers = append(handlers, e)
+	}
+	var listeners []net.Listener
+	closeAll := func() {
+		for _, l := range listeners {
+			_ = l.Close() // the error that led here matters more
+		}
+	}
+	for i := range handlers {
+		p := uint64(0)
+		if port != 0 {
+			p = port + uint64(i)
+		}
+		l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.FormatUint(p, 10)))
+		if err != nil {
+			closeAll()
+			return fmt.Errorf("simulator: %w", err)
+		}
+		listeners = append(listeners, l)
+	}
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.servers != nil {
+		closeAll()
+		if s.closed {
+			return errors.New("simulator: listen after close")
+		}
+		return errors.New("simulator: it listens already")
+	}
+	for i, h := range handlers {
+		srv := &http.Server{Handler: h, ReadHeaderTimeout: time.Minute}
+		l := listeners[i]
+		u := "http://" + l.Addr().String()
+		if i == 0 {
+			s.api = u
+		} else {
+			s.urls = append(s.urls, u)
+		}
+		s.servers = append(s.servers, srv)
+		s.active.Go(func() { _ = srv.Serve(l) }) // it returns when Close closes the server
+	}
+	return nil
+}
+
+// URLs returns where Listen has bound the control API and the edges; empty before Listen.
+func (s *Simulator) URLs() (api string, edges []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.api, slices.Clone(s.urls)
+}
+
+// Transport returns a RoundTripper that calls the handlers in process: the host "api.simulator" is the
+// control API, "edge0.simulator" the first edge, and so on. A dropped connection is an error.
+func (s *Simulator) Transport() http.RoundTripper { return hostTransport{s} }
+
+// Close ends everything that runs, origin requests included, and waits for it. Later requests get 503.
+// It may be called again. It must not be called from a handler of the simulator or of its origin.
+func (s *Simulator) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	servers := s.servers
+	s.mu.Unlock()
+	s.cancel()
+	var errs []error
+	for _, srv := range servers {
+		errs = append(errs, srv.Close())
+	}
+	s.active.Wait()
+	if c, ok := s.origin.(interface{ CloseIdleConnections() }); ok {
+		c.CloseIdleConnections()
+	}
+	return errors.Join(errs...)
+}
+
+// enter begins something that Close waits for; it says no once Close has begun.
+func (s *Simulator) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.active.Add(1)
+	return true
+}
+
+// goFunc starts a goroutine that Close waits for; the caller is inside enter or holds s.mu unclosed.
+func (s *Simulator) goFunc(f func()) { s.active.Go(f) }
+
+// sleep waits for d, or until the context or the simulator ends; it says whether d has passed.
+func (s *Simulator) sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return true
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+	case <-s.ctx.Done():
+	}
+	return false
+}
+
+// Calls returns how often each operation of the control API was called, refused calls included.
+// Requests that name no operation count under "".
+func (s *Simulator) Calls() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := make(map[string]int, len(s.calls))
+	for op, n := range s.calls {
+		m[op] = n
+	}
+	return m
+}
+
+// Object is what an edge holds of one path. It stays when it has expired, until it is replaced or
+// removed, and serves when the origin fails.
+type Object struct {
+	Path    string // canonical, with the query parameters that are part of the key
+	Method  string // GET, HEAD (headers alone) or OPTIONS
+	Status  int
+	Header  http.Header
+	Body    []byte // must not be changed
+	Tags    []string
+	Stored  time.Time // when the response had come in full, or was renewed
+	Expires time.Time // until then it is served without asking the origin
+	Stale   time.Time // until then it is served while it is being renewed; not before Expires
+}
+
+// Fresh says whether the edge would serve the object at t without asking the origin.
+func (o Object) Fresh(t time.Time) bool { return t.Before(o.Expires) }
+
+// Peek looks up what an edge holds for a GET of a request target, without touching it.
+func (s *Simulator) Peek(edge int, target string) (Object, bool) { return s.edges[edge].peek(target) }
+
+// Objects lists what an edge holds, expired objects included, in the order of their paths.
+func (s *Simulator) Objects(edge int) []Object { return s.edges[edge].list() }
