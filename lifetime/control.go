@@ -67,34 +67,53 @@ func quoteEnd(s string) int {
 }
 
 func (c *control) add(directive string) {
-	name, value, hasValue := strings.Cut(directive, "=")
-	name = strings.Trim(name, " \t")
+	name, value, hasValue := directive, "", false
+	if i := strings.IndexByte(directive, '='); i >= 0 {
+		name, value, hasValue = directive[:i], directive[i+1:], true
+	}
+	name = trim(name)
 	switch {
-	case strings.EqualFold(name, "max-age"):
+	case is(name, "max-age"):
 		c.maxAge, c.hasMaxAge = max(c.maxAge, c.age(value)), true
-	case strings.EqualFold(name, "s-maxage"):
+	case is(name, "s-maxage"):
 		c.sMaxAge, c.hasSMaxAge = max(c.sMaxAge, c.age(value)), true
-	case strings.EqualFold(name, "stale-while-revalidate"):
+	case is(name, "stale-while-revalidate"):
 		seconds, _ := parseSeconds(value)
 		c.staleRevalidate = max(c.staleRevalidate, seconds)
-	case strings.EqualFold(name, "stale-if-error"):
+	case is(name, "stale-if-error"):
 		seconds, _ := parseSeconds(value)
 		c.staleIfError = max(c.staleIfError, seconds)
 	case hasValue:
 		// no-cache="Set-Cookie" and private="Set-Cookie" are about these fields
 		// only: the object is cached.
 		// https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/Cookies.html
-	case strings.EqualFold(name, ReasonNoStore):
+	case is(name, ReasonNoStore):
 		c.forbids = ReasonNoStore
-	case strings.EqualFold(name, ReasonPrivate):
+	case is(name, ReasonPrivate):
 		if c.forbids != ReasonNoStore {
 			c.forbids = ReasonPrivate
 		}
-	case strings.EqualFold(name, ReasonNoCache):
+	case is(name, ReasonNoCache):
 		if c.forbids == "" {
 			c.forbids = ReasonNoCache
 		}
 	}
+}
+
+// is compares without case, in ASCII alone: equal lengths leave no other folding.
+func is(name, directive string) bool {
+	return len(name) == len(directive) && strings.EqualFold(name, directive)
+}
+
+// trim takes off the blanks that HTTP allows around a directive.
+func trim(s string) string {
+	for s != "" && (s[0] == ' ' || s[0] == '\t') {
+		s = s[1:]
+	}
+	for s != "" && (s[len(s)-1] == ' ' || s[len(s)-1] == '\t') {
+		s = s[:len(s)-1]
+	}
+	return s
 }
 
 func (c *control) age(value string) time.Duration {
@@ -106,7 +125,7 @@ func (c *control) age(value string) time.Duration {
 // parseSeconds reads a number of seconds, with or without quotes. Of anything
 // else it gives the leading digits, and false.
 func parseSeconds(s string) (time.Duration, bool) {
-	s = strings.Trim(s, " \t")
+	s = trim(s)
 	if len(s) >= 2 && s[0] == '"' && s[len(s)-1] == '"' {
 		s = s[1 : len(s)-1]
 	}
@@ -171,7 +190,7 @@ func untilExpires(lines []string, resp Response) (time.Duration, bool) {
 // parseDate reads the three forms of an HTTP date, and two that are often sent
 // in their place.
 func parseDate(s string) (time.Time, bool) {
-	s = strings.Trim(s, " \t")
+	s = trim(s)
 	if len(s) < len(time.ANSIC) { // such as "0" and "-1": spare their errors
 		return time.Time{}, false
 	}

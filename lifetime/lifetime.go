@@ -20,6 +20,9 @@
 //   - a stated lifetime counts even beside no-cache, no-store or private;
 //   - of two values of one directive the greater counts, and one that cannot be
 //     read counts as whatever keeps longest: its leading digits, or its absence;
+//   - the stale directives count beside anything, the longer of the two;
+//   - a status with a custom error response is one that is cached without max-age
+//     too, except for those that CloudFront never caches;
 //   - Set-Cookie, Vary, Authorization and Pragma do not prevent anything;
 //   - a response that was cut short counts like a whole one, since CloudFront
 //     stores it, or the error it makes of it.
@@ -282,7 +285,7 @@ func (r *Rules) Longest() time.Duration {
 
 // verdict keeps a response for ttl, and then stale, in every tier.
 func (r *Rules) verdict(ttl, stale time.Duration, reason string) Verdict {
-	switch {
+	switch ttl = max(ttl, 0); {
 	case ttl > 0:
 	case stale > 0:
 		reason = ReasonStale
@@ -341,8 +344,11 @@ func (b *Behavior) ttl(s statement, c *control) (time.Duration, string) {
 	if c.forbids != "" {
 		none = statement{0, c.forbids}
 	}
-	if s.reason == "" || c.unread && none.ttl > s.ttl {
+	switch {
+	case s.reason == "":
 		s = none
+	case c.unread:
+		s.ttl = max(s.ttl, none.ttl)
 	}
 	switch {
 	case s.ttl > 0 && s.ttl >= b.MinTTL:
