@@ -1,0 +1,298 @@
+// Copyright The cftrack Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package selector
+
+import (
+	"errors"
+	"regexp"
+	"regexp/syntax"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cf-invalidation-tracker/cftrack/cfpath"
+	"github.com/cf-invalidation-tracker/cftrack/inventory"
+)
+
+// A Compiled is a valid selector, ready to decide. It is immutable and safe for
+// concurrent use.
+type Compiled struct {
+	empty    bool
+	patterns *patterns // nil: no such criterion
+	prefixes *patterns
+	regexps  []*regexp.Regexp
+	tags     map[string]struct{} // in lower case
+	age      time.Duration       // -1: any
+	exclude  *patterns
+
+	named []cfpath.Item
+	// unnamed is what of the patterns the named items do not reach.
+	unnamed *patterns
+}
+
+// Compile checks the whole selector. The error is an [*Error] for the first
+// thing that is wrong. An empty selector compiles, and selects nothing.
+func (s Selector) Compile() (*Compiled, error) {
+	c := &Compiled{empty: s.Empty(), age: -1}
+	var err error
+	if c.exclude, err = compilePatterns("--exclude", s.Exclude, s.ExactQuery); err != nil {
+		return nil, err
+	}
+	if c.patterns, err = compilePatterns("pattern", s.Patterns, s.ExactQuery); err != nil {
+		return nil, err
+	}
+	if len(s.Prefixes) > 0 {
+		c.prefixes = newPatterns(true)
+		for _, p := range s.Prefixes {
+			p, err := canonical("--prefix", p)
+			if err != nil {
+				return nil, err
+			}
+			c.prefixes.prefixes = append(c.prefixes.prefixes, p)
+		}
+		c.prefixes.finish()
+	}
+	for _, r := range s.Regexps {
+		re, err := compileRegexp(r)
+		if err != nil {
+			return nil, err
+		}
+		c.regexps = append(c.regexps, re)
+	}
+	for _, t := range s.Tags {
+		if _, err := cfpath.ParseItem("#" + t); err != nil {
+			return nil, located("--tag", t, err, 1)
+		}
+		if c.tags == nil {
+			c.tags = make(map[string]struct{}, len(s.Tags))
+		}
+		c.tags[strings.ToLower(t)] = struct{}{}
+	}
+	for _, d := range s.OlderThan {
+		if d < 0 {
+			return nil, &Error{Where: "--older-than", Input: d.String(), Reason: "an age is not negative", Hint: "write it without '-'"}
+		}
+		if c.age < 0 || time.Duration(d) < c.age {
+			c.age = time.Duration(d)
+		}
+	}
+	if len(s.Patterns) > 0 && !s.All && c.prefixes == nil && c.regexps == nil && c.tags == nil && c.age < 0 {
+		c.name(s)
+	}
+	return c, nil
+}
+
+// name finds the items that go out as named.
+func (c *Compiled) name(s Selector) {
+	c.unnamed = newPatterns(s.ExactQuery)
+	seen := make(map[cfpath.Item]struct{})
+	for _, given := range s.Patterns {
+		p, err := canonicalPattern("pattern", given)
+		if err != nil {
+			continue // Compile has seen to it
+		}
+		it, ok := c.item(p)
+		if !ok {
+			c.unnamed.add(p)
+			continue
+		}
+		if it.Kind == cfpath.Path && !s.ExactQuery && !strings.Contains(p, "?") {
+			c.unnamed.prefixes = append(c.unnamed.prefixes, p+"?")
+		}
+		if _, again := seen[it]; !again {
+			seen[it] = struct{}{}
+			c.named = append(c.named, it)
+		}
+	}
+	c.unnamed.finish()
+}
+
+// item is the item a canonical pattern is, if CloudFront understands it and no
+// exclusion takes anything from it.
+func (c *Compiled) item(pattern string) (cfpath.Item, bool) {
+	star := strings.IndexByte(pattern, '*')
+	if star < 0 {
+		_, err := cfpath.Name(pattern)
+		return cfpath.Item{Kind: cfpath.Path, Text: pattern}, err == nil && (c.exclude == nil || !c.exclude.match(pattern))
+	}
+	stem := pattern[:star]
+	if stem == "" {
+		stem = "/" // every path begins with it
+	}
+	return cfpath.Item{Kind: cfpath.Wildcard, Text: stem},
+		star == len(pattern)-1 && cfpath.ValidStem(stem) && (c.exclude == nil || !c.exclude.matchBelow(stem))
+}
+
+// Selects tells whether the entry belongs to the selection. It looks at the
+// age of the entry's last sighting at the cut; whether it is from before the cut
+// is the caller's question. It does not allocate.
+func (c *Compiled) Selects(e *inventory.Entry, cut time.Time) bool {
+	if e.Folded {
+		// The age of what was folded is not known, only that of its latest.
+		return c.MaySelectBelow(e.Path) && c.tagged(e.Tags)
+	}
+	return c.MaySelect(e.Path) && c.tagged(e.Tags) && (c.age < 0 || e.Last.Before(cut.Add(-c.age)))
+}
+
+// MaySelect judges by the path alone: what it does not tell, tags and age,
+// counts as selected.
+func (c *Compiled) MaySelect(path string) bool {
+	if c.empty ||
+		c.patterns != nil && !c.patterns.match(path) ||
+		c.prefixes != nil && !c.prefixes.match(path) ||
+		c.exclude != nil && c.exclude.match(path) {
+		return false
+	}
+	if len(c.regexps) == 0 {
+		return true
+	}
+	for _, re := range c.regexps {
+		if re.MatchString(path) {
+			return true
+		}
+	}
+	return false
+}
+
+// MaySelectBelow tells whether MaySelect may be true for a path that begins with
+// prefix, as a folded entry's do. It leans towards true: a regular expression may
+// match below any prefix, and two criteria that each select something there may
+// have nothing in common.
+func (c *Compiled) MaySelectBelow(prefix string) bool {
+	return !c.empty &&
+		(c.patterns == nil || c.patterns.matchBelow(prefix)) &&
+		(c.prefixes == nil || c.prefixes.matchBelow(prefix)) &&
+		(c.exclude == nil || !c.exclude.matchAllBelow(prefix))
+}
+
+func (c *Compiled) tagged(tags []string) bool {
+	if c.tags == nil {
+		return true
+	}
+	var lower [cfpath.MaxTagLength]byte
+	for _, t := range tags {
+		if len(t) > len(lower) {
+			continue // no tag of CloudFront's
+		}
+		for i := range len(t) {
+			b := t[i]
+			if 'A' <= b && b <= 'Z' {
+				b += 'a' - 'A'
+			}
+			lower[i] = b
+		}
+		if _, ok := c.tags[string(lower[:len(t)])]; ok {
+			return true
+		}
+	}
+	return false
+}
+
+// Named returns the items that go out as the user named them, sighted or not, in
+// the order given: patterns without '*' or with their only '*' at the end, as far
+// as CloudFront can be sent them and no exclusion could match what they match.
+// There are none unless patterns are the only criterion. What else is selected
+// has to be looked up, query strings of a named path included.
+func (c *Compiled) Named() []cfpath.Item { return slices.Clone(c.named) }
+
+// Names tells whether everything that is selected of the entry is reached by
+// items of Named, leaning towards false. For a folded entry it can be true although
+// none of them reaches all that the entry stands for.
+func (c *Compiled) Names(e *inventory.Entry) bool {
+	switch {
+	case len(c.named) == 0:
+		return false
+	case e.Folded:
+		return c.patterns.matchBelow(e.Path) && !c.unnamed.matchBelow(e.Path)
+	}
+	return c.patterns.match(e.Path) && !c.unnamed.match(e.Path)
+}
+
+// Prefix returns the longest known prefix of all selected paths, "" or "/" if
+// there is none. It narrows a scan; an entry that was folded above it, so whose
+// path is shorter, has to be looked for apart.
+func (c *Compiled) Prefix() string {
+	var prefix string
+	for _, p := range [...]*patterns{c.patterns, c.prefixes} {
+		if p == nil {
+			continue
+		}
+		if common := p.common(); len(common) > len(prefix) {
+			prefix = common
+		}
+	}
+	return prefix
+}
+
+func compileRegexp(s string) (*regexp.Regexp, error) {
+	re, err := regexp.Compile(s)
+	if err == nil {
+		return re, nil
+	}
+	e := &Error{Where: "--regexp", Input: s, Reason: err.Error(),
+		Hint: "the syntax is https://github.com/google/re2/wiki/Syntax"}
+	if bad, ok := errors.AsType[*syntax.Error](err); ok {
+		e.Reason = bad.Code.String()
+		e.Pos = max(0, strings.Index(s, bad.Expr))
+	}
+	return nil, e
+}
+
+func compilePatterns(where string, given []string, exactQuery bool) (*patterns, error) {
+	if len(given) == 0 {
+		return nil, nil
+	}
+	set := newPatterns(exactQuery)
+	for _, g := range given {
+		p, err := canonicalPattern(where, g)
+		if err != nil {
+			return nil, err
+		}
+		set.add(p)
+	}
+	set.finish()
+	return set, nil
+}
+
+// canonicalPattern is canonical for what may begin with '*'.
+func canonicalPattern(where, p string) (string, error) {
+	switch {
+	case strings.HasPrefix(p, "/"):
+		return canonical(where, p)
+	case strings.HasPrefix(p, "*"):
+		full, err := cfpath.Canonical("/" + p)
+		if err != nil {
+			return "", located(where, p, err, 1)
+		}
+		return full[1:], nil
+	}
+	e := &Error{Where: where, Input: p, Reason: "a pattern begins with '/' or '*'",
+		Hint: `write "/" and then what follows the host name, or "*" for any beginning`}
+	switch {
+	case p == "":
+		e.Reason = "empty pattern"
+	case strings.HasPrefix(p, "#"):
+		e.Hint = "a tag is selected with --tag, without '#'"
+	case isURL(p):
+		e.Hint = "leave out scheme and host"
+	}
+	return "", e
+}
+
+func canonical(where, path string) (string, error) {
+	out, err := cfpath.Canonical(path)
+	if err != nil {
+		return "", located(where, path, err, 0)
+	}
+	return out, nil
+}
+
+// located makes an error of cfpath ours. The input it saw had shift bytes more in front.
+func located(where, input string, err error, shift int) error {
+	e := &Error{Where: where, Input: input, Reason: err.Error()}
+	if bad, ok := errors.AsType[*cfpath.Error](err); ok {
+		e.Pos, e.Reason, e.Hint = min(max(0, bad.Pos-shift), len(input)), bad.Reason, bad.Hint
+	}
+	return e
+}
