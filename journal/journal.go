@@ -1,0 +1,405 @@
+// Copyright The cftrack Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package journal is the durable record of invalidations, their batches, the
+// recorders' sessions and what they report, kept as documents in a store. It is
+// also the purge history that late sightings are judged by.
+//
+// A [Journal] reads and writes; what follows from what was read is decided by
+// pure functions beside it ([Coverage], [History], [Session.Lost]). All instants
+// are store time. Every write that a dispatcher makes is conditional on its
+// [Lease], so that one that slept over a takeover changes nothing.
+//
+// Documents of a distribution, by key:
+//
+//	head            the number of the last invalidation opened
+//	inv/NUMBER      an invalidation
+//	bat/NUMBER/N    a batch: one CreateInvalidation call
+//	rep/NUMBER/…    what a recorder sighted from before the cut
+//	new/NUMBER      a mark: reports came in that no dispatcher has read
+//	ses/ID          a recorder's session
+//	gap/ID          a stretch of time in which sightings may be missing
+//	track           since when there have been recorders
+//	lease           which dispatcher leads
+package journal
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/cf-invalidation-tracker/cftrack/selector"
+	"github.com/cf-invalidation-tracker/cftrack/store"
+)
+
+const (
+	keyHead  = "head"
+	keyTrack = "track"
+	keyLease = "lease"
+
+	dirInvalidations = "inv/"
+	dirBatches       = "bat/"
+	dirReports       = "rep/"
+	dirUnread        = "new/"
+	dirSessions      = "ses/"
+	dirGaps          = "gap/"
+)
+
+var (
+	// ErrNotFound: no such invalidation.
+	ErrNotFound = errors.New("journal: no such invalidation")
+	// ErrLeaseLost: another dispatcher leads this distribution, or did since the
+	// caller last renewed. Nothing was written.
+	ErrLeaseLost = errors.New("journal: another dispatcher leads this distribution")
+)
+
+// A State says how far an invalidation is.
+type State string
+
+// The states, in the order of an invalidation's life; the last four are ends.
+const (
+	Sending     State = "sending"     // settling, planning or being sent
+	Propagating State = "propagating" // all accepted, not all Completed
+	Sweeping    State = "sweeping"    // waiting for recorders, following up stragglers
+	Completed   State = "completed"
+	Partial     State = "partial" // done, but something was uncovered or refused
+	Cancelled   State = "cancelled"
+	Failed      State = "failed" // stopped by an error that waiting does not mend
+)
+
+// Ended reports whether nothing more happens by itself.
+func (s State) Ended() bool {
+	return s == Completed || s == Partial || s == Cancelled || s == Failed
+}
+
+// An Invalidation is a plan being carried out.
+type Invalidation struct {
+	ID           string            `json:"id"`
+	Number       uint64            `json:"number"`
+	Distribution string            `json:"distribution"`
+	Selector     selector.Selector `json:"selector"`
+	// Cut: content older than this is stale.
+	Cut    time.Time `json:"cut"`
+	Opened time.Time `json:"opened"`
+	Reason string    `json:"reason,omitempty"`
+	// By names the process and person that opened it.
+	By      string  `json:"by,omitempty"`
+	Options Options `json:"options"`
+	State   State   `json:"state"`
+	// Planned is set once the items are known.
+	Planned *Planned `json:"planned,omitempty"`
+	// Sent: every planned item stands in an answered batch.
+	Sent bool `json:"sent,omitempty"`
+	// Batches counts the batches saved so far; the next one has this number.
+	Batches int `json:"batches"`
+	// FollowUps counts the items sent for stragglers.
+	FollowUps int `json:"follow_ups"`
+	// Refused are items that CloudFront did not take.
+	Refused []Refusal `json:"refused,omitempty"`
+	// NotFollowed says why completion could not be watched.
+	NotFollowed string `json:"not_followed,omitempty"`
+	// Cancel asks the dispatcher to stop.
+	Cancel bool `json:"cancel,omitempty"`
+	// Error is what ended it as Failed.
+	Error     string    `json:"error,omitempty"`
+	ErrorCode string    `json:"error_code,omitempty"`
+	Ended     time.Time `json:"ended,omitzero"`
+
+	version uint64
+}
+
+// Options are the choices an invalidation was opened with; they do not change.
+type Options struct {
+	Exact          bool          `json:"exact,omitempty"`
+	OnlySeen       bool          `json:"only_seen,omitempty"`
+	AssumeComplete bool          `json:"assume_complete,omitempty"`
+	Batch          int           `json:"batch,omitempty"`
+	Settle         time.Duration `json:"settle"`
+	Margin         time.Duration `json:"margin"`
+	SweepTimeout   time.Duration `json:"sweep_timeout"`
+	// MaxPrice in dollars; nothing is sent if the plan costs more. Negative: no limit.
+	MaxPrice float64 `json:"max_price"`
+	// FreePaths left this month; negative: as far as the journal knows.
+	FreePaths int `json:"free_paths"`
+}
+
+// Planned is what a plan came to when it was made for sending.
+type Planned struct {
+	At       time.Time `json:"at"`
+	Items    int       `json:"items"`
+	Selected int       `json:"selected"`
+	Entries  int       `json:"entries"`
+	Price    float64   `json:"price"`
+	// FreePaths is how many paths were taken as free.
+	FreePaths int       `json:"free_paths"`
+	Uncovered []Refusal `json:"uncovered,omitempty"`
+}
+
+// A Refusal is something that was not or could not be sent.
+type Refusal struct {
+	Item   string `json:"item"`
+	Reason string `json:"reason"`
+	Remedy string `json:"remedy,omitempty"`
+}
+
+// A BatchState says what is known of a batch.
+type BatchState string
+
+// The states of a batch. A saved one may or may not have reached CloudFront.
+const (
+	Saved        BatchState = "saved"
+	Accepted     BatchState = "accepted"
+	BatchDone    BatchState = "completed"
+	BatchRefused BatchState = "refused" // answered with an error that CloudFront must repeat
+)
+
+// A Batch is one CreateInvalidation call. From the moment it is saved, its
+// number, reference, items and Sent never change.
+type Batch struct {
+	Number    int       `json:"number"`
+	Reference string    `json:"reference"`
+	Items     []string  `json:"items"`
+	Sent      time.Time `json:"sent"`
+	FollowUp  bool      `json:"follow_up,omitempty"`
+
+	State          BatchState `json:"state"`
+	InvalidationID string     `json:"invalidation_id,omitempty"`
+	Accepted       time.Time  `json:"accepted,omitzero"`
+	Completed      time.Time  `json:"completed,omitzero"`
+	Error          string     `json:"error,omitempty"`
+	// Forgotten: what its items confirmedly cover was cleared.
+	Forgotten bool `json:"forgotten,omitempty"`
+
+	inv     uint64
+	version uint64
+}
+
+// Invalidation returns the number of the invalidation that it belongs to.
+func (b *Batch) Invalidation() uint64 { return b.inv }
+
+// Answered reports whether CloudFront's answer is known.
+func (b *Batch) Answered() bool { return b.State != Saved }
+
+// Purged reports whether CloudFront accepted it.
+func (b *Batch) Purged() bool { return b.State == Accepted || b.State == BatchDone }
+
+// A Journal reads and writes the documents of one distribution. It is safe for
+// concurrent use and holds no state of its own.
+type Journal struct {
+	store store.Store
+	dist  string
+}
+
+// Open returns the journal of a distribution in st. It does no I/O.
+func Open(st store.Store, distribution string) *Journal {
+	return &Journal{store: st, dist: distribution}
+}
+
+// Distribution returns the distribution whose journal this is.
+func (j *Journal) Distribution() string { return j.dist }
+
+// Store returns the store that the journal is kept in.
+func (j *Journal) Store() store.Store { return j.store }
+
+type head struct {
+	Number uint64 `json:"number"`
+}
+
+func number(n uint64) string { return fmt.Sprintf("%016x", n) }
+
+// Create opens an invalidation: from its return on, every recorder that reads
+// the journal sees it. It fills ID, Number, Opened and State; now is store time
+// and random distinguishes journals that lost data.
+func (j *Journal) Create(ctx context.Context, inv *Invalidation, now time.Time, random string) error {
+	for {
+		var h head
+		hv, err := j.get(ctx, keyHead, &h)
+		if err != nil {
+			return err
+		}
+		inv.Number = h.Number + 1
+		inv.ID = fmt.Sprintf("inv-%d-%s", inv.Number, random)
+		inv.Distribution = j.dist
+		inv.Opened, inv.State = now, Sending
+		v, err := j.commit(ctx, []store.Requirement{{Key: keyHead, Version: hv}},
+			put(keyHead, head{inv.Number}), put(dirInvalidations+number(inv.Number), inv))
+		if errors.Is(err, store.ErrConflict) {
+			continue // somebody else opened one meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		inv.version = v
+		return nil
+	}
+}
+
+// Invalidations returns the invalidations opened after number after, oldest first.
+func (j *Journal) Invalidations(ctx context.Context, after uint64) ([]*Invalidation, error) {
+	var out []*Invalidation
+	from := ""
+	if after > 0 {
+		from = dirInvalidations + number(after)
+	}
+	err := each(ctx, j, dirInvalidations, from, func(inv *Invalidation, v uint64, _ string) {
+		inv.version = v
+		out = append(out, inv)
+	})
+	return out, err
+}
+
+// Invalidation returns the one with that ID or number.
+func (j *Journal) Invalidation(ctx context.Context, id string) (*Invalidation, error) {
+	n, err := parseID(id)
+	if err != nil {
+		return nil, err
+	}
+	inv := new(Invalidation)
+	inv.version, err = j.get(ctx, dirInvalidations+number(n), inv)
+	if err != nil {
+		return nil, err
+	}
+	if inv.version == 0 || strings.HasPrefix(id, "inv-") && inv.ID != id {
+		return nil, fmt.Errorf("%w: %q in distribution %s; cftrack status lists what there is", ErrNotFound, id, j.dist)
+	}
+	return inv, nil
+}
+
+// parseID reads the number out of "inv-NUMBER-RANDOM" or "NUMBER".
+func parseID(id string) (uint64, error) {
+	s := strings.TrimPrefix(id, "inv-")
+	if i := strings.IndexByte(s, '-'); i >= 0 {
+		s = s[:i]
+	}
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil || n == 0 {
+		return 0, fmt.Errorf("%w: %q is not an ID; they look like inv-12-k3f9", ErrNotFound, id)
+	}
+	return n, nil
+}
+
+// Numbered returns the invalidation of that number.
+func (j *Journal) Numbered(ctx context.Context, n uint64) (*Invalidation, error) {
+	return j.Invalidation(ctx, strconv.FormatUint(n, 10))
+}
+
+// Last returns the number of the newest invalidation; 0 if there is none.
+func (j *Journal) Last(ctx context.Context) (uint64, error) {
+	var h head
+	_, err := j.get(ctx, keyHead, &h)
+	return h.Number, err
+}
+
+// Batches returns the batches of invalidation n in order of their numbers; n 0
+// means those of all invalidations.
+func (j *Journal) Batches(ctx context.Context, n uint64) ([]*Batch, error) {
+	var out []*Batch
+	dir := dirBatches
+	if n != 0 {
+		dir += number(n) + "/"
+	}
+	err := each(ctx, j, dir, "", func(b *Batch, v uint64, key string) {
+		b.version = v
+		hex, _, _ := strings.Cut(key[len(dirBatches):], "/")
+		b.inv, _ = strconv.ParseUint(hex, 16, 64) // a key we wrote
+		out = append(out, b)
+	})
+	return out, err
+}
+
+// RequestCancel marks an invalidation to be stopped by whoever dispatches it.
+func (j *Journal) RequestCancel(ctx context.Context, id string) (*Invalidation, error) {
+	return j.change(ctx, id, func(inv *Invalidation) bool {
+		if inv.State.Ended() || inv.Cancel {
+			return false
+		}
+		inv.Cancel = true
+		return true
+	})
+}
+
+// Reopen lets an invalidation that failed, or could not be followed, go on where
+// it was. One that is over otherwise stays so.
+func (j *Journal) Reopen(ctx context.Context, id string) (*Invalidation, error) {
+	return j.change(ctx, id, func(inv *Invalidation) bool {
+		switch {
+		case inv.State == Failed:
+			inv.State, inv.Error, inv.ErrorCode, inv.Ended = Sending, "", "", time.Time{}
+		case inv.NotFollowed == "" || inv.State.Ended():
+			return false
+		}
+		inv.NotFollowed = ""
+		return true
+	})
+}
+
+// change edits an invalidation until the edit is written or not wanted.
+func (j *Journal) change(ctx context.Context, id string, edit func(*Invalidation) bool) (*Invalidation, error) {
+	for {
+		inv, err := j.Invalidation(ctx, id)
+		if err != nil || !edit(inv) {
+			return inv, err
+		}
+		key := dirInvalidations + number(inv.Number)
+		inv.version, err = j.commit(ctx, []store.Requirement{{Key: key, Version: inv.version}}, put(key, inv))
+		if !errors.Is(err, store.ErrConflict) {
+			return inv, err
+		}
+	}
+}
+
+// put encodes a document; the types here always can be.
+func put(key string, v any) store.Put {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("journal: %T cannot be encoded: %v", v, err))
+	}
+	return store.Put{Key: key, Value: b}
+}
+
+func (j *Journal) commit(ctx context.Context, require []store.Requirement, puts ...store.Put) (uint64, error) {
+	return j.store.Commit(ctx, j.dist, store.Transaction{Require: require, Put: puts})
+}
+
+// get decodes the document of key into v and returns its version; 0, leaving v
+// alone, if there is none.
+func (j *Journal) get(ctx context.Context, key string, v any) (uint64, error) {
+	docs, err := j.store.List(ctx, j.dist, key, "", 1)
+	if err != nil || len(docs) == 0 || docs[0].Key != key {
+		return 0, err
+	}
+	return docs[0].Version, decode(docs[0], v)
+}
+
+func decode(d store.Document, v any) error {
+	if err := json.Unmarshal(d.Value, v); err != nil {
+		return fmt.Errorf("journal: document %s is damaged or of a newer version: %w", d.Key, err)
+	}
+	return nil
+}
+
+// each decodes the documents below dir in order of key, a page at a time.
+func each[T any](ctx context.Context, j *Journal, dir, after string, f func(*T, uint64, string)) error {
+	const page = 256
+	for {
+		docs, err := j.store.List(ctx, j.dist, dir, after, page)
+		if err != nil {
+			return err
+		}
+		for _, d := range docs {
+			v := new(T)
+			if err := decode(d, v); err != nil {
+				return err
+			}
+			f(v, d.Version, d.Key)
+		}
+		if len(docs) < page {
+			return nil
+		}
+		after = docs[len(docs)-1].Key
+	}
+}

@@ -1,0 +1,452 @@
+// Copyright The cftrack Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package journal_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/cf-invalidation-tracker/cftrack/cfpath"
+	"github.com/cf-invalidation-tracker/cftrack/journal"
+	"github.com/cf-invalidation-tracker/cftrack/selector"
+	"github.com/cf-invalidation-tracker/cftrack/store"
+	"github.com/cf-invalidation-tracker/cftrack/store/memstore"
+)
+
+var t0 = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func open(t *testing.T) *journal.Journal {
+	t.Helper()
+	st := memstore.New()
+	t.Cleanup(func() { st.Close() })
+	return journal.Open(st, "E1")
+}
+
+func create(t *testing.T, j *journal.Journal, patterns ...string) *journal.Invalidation {
+	t.Helper()
+	inv := &journal.Invalidation{Selector: selector.Selector{Patterns: patterns}, Cut: t0,
+		Options: journal.Options{Margin: 2 * time.Second}}
+	if err := j.Create(t.Context(), inv, t0, "word"); err != nil {
+		t.Fatal(err)
+	}
+	return inv
+}
+
+func lease(t *testing.T, j *journal.Journal, holder string, now time.Time) *journal.Lease {
+	t.Helper()
+	l, by, err := j.Acquire(t.Context(), holder, now, 10*time.Second)
+	if err != nil || l == nil {
+		t.Fatalf("no lease for %s: held by %+v, %v", holder, by, err)
+	}
+	return l
+}
+
+func TestInvalidationsAreNumberedAndFound(t *testing.T) {
+	j := open(t)
+	a, b := create(t, j, "/a"), create(t, j, "/b")
+	if a.ID != "inv-1-word" || b.ID != "inv-2-word" {
+		t.Fatalf("IDs %s, %s", a.ID, b.ID)
+	}
+	for _, id := range []string{"inv-2-word", "2"} {
+		got, err := j.Invalidation(t.Context(), id)
+		if err != nil || got.ID != b.ID || got.Selector.Patterns[0] != "/b" {
+			t.Fatalf("%s: %+v, %v", id, got, err)
+		}
+	}
+	for _, id := range []string{"inv-3-word", "inv-2-other", "0", "", "x", "-", "inv-"} {
+		if _, err := j.Invalidation(t.Context(), id); !errors.Is(err, journal.ErrNotFound) {
+			t.Errorf("%q: %v", id, err)
+		}
+	}
+	got, err := j.Invalidations(t.Context(), 1)
+	if err != nil || len(got) != 1 || got[0].Number != 2 {
+		t.Fatalf("after 1: %v, %v", got, err)
+	}
+}
+
+func TestConcurrentCreationLosesNothing(t *testing.T) {
+	j := open(t)
+	const n = 32
+	errs := make(chan error)
+	for range n {
+		go func() {
+			errs <- j.Create(context.Background(), &journal.Invalidation{Cut: t0}, t0, "w")
+		}()
+	}
+	for range n {
+		if err := <-errs; err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := j.Invalidations(t.Context(), 0)
+	if err != nil || len(got) != n || got[n-1].Number != n {
+		t.Fatalf("%d invalidations, %v", len(got), err)
+	}
+}
+
+func TestLeaseIsForOne(t *testing.T) {
+	j := open(t)
+	inv := create(t, j, "/a")
+	a := lease(t, j, "a", t0)
+	if l, by, err := j.Acquire(t.Context(), "b", t0.Add(9*time.Second), time.Second); err != nil || l != nil || by.Holder != "a" {
+		t.Fatalf("b got %v while %+v holds, %v", l, by, err)
+	}
+	b := lease(t, j, "b", t0.Add(10*time.Second))
+
+	// What overslept can change nothing, whatever it tries.
+	batch := &journal.Batch{Items: []string{"/a"}, Sent: t0}
+	for name, do := range map[string]func() error{
+		"renew":   func() error { return a.Renew(t.Context(), t0.Add(11*time.Second), time.Second) },
+		"save":    func() error { return a.SaveBatch(t.Context(), inv, batch, "r") },
+		"end":     func() error { return a.PutInvalidation(t.Context(), inv) },
+		"release": func() error { return a.Release(t.Context()) },
+	} {
+		if err := do(); !errors.Is(err, journal.ErrLeaseLost) {
+			t.Errorf("%s under a lost lease: %v", name, err)
+		}
+	}
+	if bs, _ := j.Batches(t.Context(), inv.Number); len(bs) != 0 {
+		t.Fatalf("a lost lease saved %d batches", len(bs))
+	}
+	if err := b.SaveBatch(t.Context(), inv, batch, "r"); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	lease(t, j, "c", t0.Add(10*time.Second))
+}
+
+func TestABatchIsCountedAndSavedInOneWrite(t *testing.T) {
+	j := open(t)
+	inv := create(t, j, "/a")
+	l := lease(t, j, "a", t0)
+	b := &journal.Batch{Items: []string{"/a", "/b", "/c"}, Sent: t0}
+	if err := l.SaveBatch(t.Context(), inv, b, "x1"); err != nil {
+		t.Fatal(err)
+	}
+	if b.Reference != "cftrack/inv-1-word/0/x1" || b.State != journal.Saved || inv.Batches != 1 {
+		t.Fatalf("%+v, %d", b, inv.Batches)
+	}
+
+	// Somebody asks to stop: what the dispatcher holds is stale, and it is told.
+	if _, err := j.RequestCancel(t.Context(), inv.ID); err != nil {
+		t.Fatal(err)
+	}
+	err := l.SaveBatch(t.Context(), inv, &journal.Batch{Items: []string{"/d"}}, "x2")
+	if !errors.Is(err, store.ErrConflict) {
+		t.Fatalf("a batch was saved over a request to stop: %v", err)
+	}
+	if inv, err = j.Invalidation(t.Context(), inv.ID); err != nil || !inv.Cancel {
+		t.Fatal(inv, err)
+	}
+
+	halves, err := l.Split(t.Context(), inv, b, "InvalidArgument", t0, [2]string{"y", "z"})
+	if err != nil || len(halves) != 2 {
+		t.Fatal(halves, err)
+	}
+	got, err := j.Batches(t.Context(), inv.Number)
+	if err != nil || len(got) != 3 {
+		t.Fatalf("%d batches, %v", len(got), err)
+	}
+	if got[0].State != journal.BatchRefused || got[0].Error != "InvalidArgument" ||
+		!slices.Equal(got[0].Items, []string{"/a", "/b", "/c"}) {
+		t.Errorf("closed batch %+v", got[0])
+	}
+	if all := append(slices.Clone(got[1].Items), got[2].Items...); !slices.Equal(all, []string{"/a", "/b", "/c"}) {
+		t.Errorf("halves hold %v", all)
+	}
+	if got[1].Reference == got[2].Reference || got[1].Reference == got[0].Reference {
+		t.Error("a reference was used twice")
+	}
+}
+
+func TestReopenOnlyWhatCanGoOn(t *testing.T) {
+	j := open(t)
+	l := lease(t, j, "a", t0)
+	for state, want := range map[journal.State]journal.State{
+		journal.Failed: journal.Sending, journal.Completed: journal.Completed,
+		journal.Cancelled: journal.Cancelled, journal.Partial: journal.Partial,
+	} {
+		inv := create(t, j, "/a")
+		inv.State, inv.Error, inv.Ended = state, "why", t0
+		if err := l.PutInvalidation(t.Context(), inv); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := j.Reopen(t.Context(), inv.ID); err != nil || got.State != want {
+			t.Errorf("%s became %s, %v", state, got.State, err)
+		}
+	}
+}
+
+func session(t *testing.T, j *journal.Journal, id string, now time.Time) *journal.Session {
+	t.Helper()
+	s := &journal.Session{ID: id, Recorder: "web@" + id, Lease: 10 * time.Second, Longest: time.Hour}
+	if err := j.OpenSession(t.Context(), s, now); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestSessionProtocol(t *testing.T) {
+	j := open(t)
+	inv := create(t, j, "/a")
+	s := session(t, j, "s1", t0)
+	if s.HasAcked(inv.Number) {
+		t.Fatal("a new session has acknowledged what it never saw")
+	}
+	rep := journal.Report{Invalidation: inv.Number, Path: "/a", Start: t0, End: t0.Add(time.Second)}
+	s.Ack(inv.Number)
+	if err := j.Renew(t.Context(), s, t0.Add(time.Second), []journal.Report{rep}, nil); err != nil {
+		t.Fatal(err)
+	}
+	got, err := j.Reports(t.Context(), inv.Number)
+	if err != nil || len(got) != 1 || got[0].Path != "/a" || !got[0].End.Equal(rep.End) {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	unread, err := j.Unread(t.Context())
+	if err != nil || unread[inv.Number] == 0 {
+		t.Fatalf("unread %v, %v", unread, err)
+	}
+	l := lease(t, j, "d", t0)
+	if err := l.MarkRead(t.Context(), inv.Number, unread[inv.Number]-1); err != nil {
+		t.Fatal(err)
+	}
+	if u, _ := j.Unread(t.Context()); len(u) != 1 {
+		t.Fatal("an older mark took a newer one away")
+	}
+	if err := l.MarkRead(t.Context(), inv.Number, unread[inv.Number]); err != nil {
+		t.Fatal(err)
+	}
+	if u, _ := j.Unread(t.Context()); len(u) != 0 {
+		t.Fatal("still unread")
+	}
+	all, err := j.Sessions(t.Context())
+	if err != nil || len(all) != 1 || !all[0].HasAcked(inv.Number) {
+		t.Fatalf("%+v, %v", all, err)
+	}
+	if err := j.CloseSession(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.CloseSession(t.Context(), s); err != nil {
+		t.Fatalf("closing twice: %v", err)
+	}
+	if all, _ := j.Sessions(t.Context()); len(all) != 0 {
+		t.Fatal("a closed session is still there")
+	}
+}
+
+func TestASessionNoticesThatItWasRemoved(t *testing.T) {
+	j := open(t)
+	s := session(t, j, "s1", t0)
+	if _, err := j.Store().Commit(t.Context(), "E1", store.Transaction{Delete: []string{"ses/s1"}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Renew(t.Context(), s, t0.Add(time.Second), nil, nil); !errors.Is(err, journal.ErrSessionLost) {
+		t.Fatalf("renewed what is gone: %v", err)
+	}
+}
+
+func TestAcksKeepTheirGaps(t *testing.T) {
+	var s journal.Session
+	s.Ack(3)
+	s.Ack(1)
+	if !s.HasAcked(1) || s.HasAcked(2) || !s.HasAcked(3) {
+		t.Fatalf("%+v", s)
+	}
+	s.Ack(2)
+	if s.Acked != 3 || len(s.AckedAlso) != 0 {
+		t.Fatalf("%+v", s)
+	}
+}
+
+// lostAnswers is a store whose writes happen but are reported as failed.
+type lostAnswers struct {
+	store.Store
+	lose bool
+}
+
+func (s *lostAnswers) Commit(ctx context.Context, d string, t store.Transaction) (uint64, error) {
+	v, err := s.Store.Commit(ctx, d, t)
+	if s.lose && err == nil {
+		return 0, store.ErrUnavailable
+	}
+	return v, err
+}
+
+func TestRenewingAfterALostAnswer(t *testing.T) {
+	st := &lostAnswers{Store: memstore.New()}
+	j := journal.Open(st, "E1")
+	s := session(t, j, "s1", t0)
+	st.lose = true
+	now := t0.Add(time.Second)
+	if err := j.Renew(t.Context(), s, now, nil, nil); !errors.Is(err, store.ErrUnavailable) {
+		t.Fatal(err)
+	}
+	st.lose = false
+	if err := j.Renew(t.Context(), s, now, nil, nil); err != nil {
+		t.Fatalf("the session does not know its own write: %v", err)
+	}
+	if err := j.Renew(t.Context(), s, now.Add(time.Second), nil, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestCoverage(t *testing.T) {
+	const longest = 24 * time.Hour
+	live := func() *journal.Session {
+		return &journal.Session{ID: "s", Recorder: "web", Renewed: t0, Flushed: t0, Lease: time.Minute}
+	}
+	purged := func(sent time.Time, item string) ([]*journal.Invalidation, []*journal.Batch) {
+		j := open(t)
+		inv := create(t, j, "/*")
+		l := lease(t, j, "d", t0)
+		b := &journal.Batch{Items: []string{item}, Sent: sent}
+		if err := l.SaveBatch(t.Context(), inv, b, "r"); err != nil {
+			t.Fatal(err)
+		}
+		b.State, inv.State = journal.BatchDone, journal.Completed
+		return []*journal.Invalidation{inv}, []*journal.Batch{b}
+	}
+	everything, sentLate := purged(t0.Add(time.Hour), "/*")
+	partOf, sentPart := purged(t0.Add(time.Hour), "/blog/*")
+	tooSoon, sentSoon := purged(t0.Add(time.Second), "/*") // within the margin of the tracking's beginning
+	accepted := journal.Gap{ID: "g", From: t0, Until: t0.Add(time.Minute), Accepted: "was a test server"}
+
+	for _, tc := range []struct {
+		name     string
+		k        journal.Knowledge
+		now      time.Time
+		complete bool
+		gaps     string
+		waiting  bool
+	}{
+		{name: "never recorded", now: t0},
+		{name: "just begun", k: journal.Knowledge{Tracking: journal.Tracking{Since: t0}}, now: t0.Add(time.Minute), waiting: true},
+		{name: "the longest lifetime has passed", k: journal.Knowledge{Tracking: journal.Tracking{Since: t0}},
+			now: t0.Add(longest), complete: true},
+		{name: "everything was purged since", k: journal.Knowledge{Tracking: journal.Tracking{Since: t0},
+			Invalidations: everything, Batches: sentLate}, now: t0.Add(2 * time.Hour), complete: true},
+		{name: "only a part was purged", k: journal.Knowledge{Tracking: journal.Tracking{Since: t0},
+			Invalidations: partOf, Batches: sentPart}, now: t0.Add(2 * time.Hour), waiting: true},
+		{name: "a part that is the whole scope", k: journal.Knowledge{Tracking: journal.Tracking{Since: t0},
+			Sessions: []*journal.Session{func() *journal.Session {
+				s := live()
+				s.Renewed, s.Scope = t0.Add(2*time.Hour), []string{"/blog/*"}
+				return s
+			}()}, Invalidations: partOf, Batches: sentPart}, now: t0.Add(2 * time.Hour), complete: true},
+		{name: "purged too soon after the beginning", k: journal.Knowledge{Tracking: journal.Tracking{Since: t0},
+			Invalidations: tooSoon, Batches: sentSoon}, now: t0.Add(2 * time.Hour), waiting: true},
+		{name: "a recorder is lost", k: journal.Knowledge{Tracking: journal.Tracking{Since: t0},
+			Sessions: []*journal.Session{live()}}, now: t0.Add(longest), gaps: "recorder-lost"},
+		{name: "a gap that closed", k: journal.Knowledge{Tracking: journal.Tracking{Since: t0},
+			Gaps: []*journal.Gap{{ID: "g", From: t0, Until: t0.Add(time.Hour), Cause: journal.CauseFull}}},
+			now: t0.Add(longest), gaps: "buffer-full", waiting: true},
+		{name: "a gap that can no longer matter", k: journal.Knowledge{Tracking: journal.Tracking{Since: t0},
+			Gaps: []*journal.Gap{{ID: "g", From: t0, Until: t0.Add(time.Hour), Cause: journal.CauseFull}}},
+			now: t0.Add(longest + time.Hour), complete: true},
+		{name: "a gap that was accepted", k: journal.Knowledge{Tracking: journal.Tracking{Since: t0},
+			Gaps: []*journal.Gap{&accepted}}, now: t0.Add(longest), complete: true},
+		{name: "a store that evicts", k: journal.Knowledge{Tracking: journal.Tracking{Since: t0}, Evicts: "allkeys-lru"},
+			now: t0.Add(longest), gaps: "store-may-evict"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := journal.ComputeCoverage(tc.k, tc.now, longest)
+			var causes []string
+			for _, g := range c.Gaps {
+				causes = append(causes, g.Cause)
+			}
+			if c.Complete != tc.complete || strings.Join(causes, ",") != tc.gaps {
+				t.Fatalf("complete %v, gaps %v", c.Complete, causes)
+			}
+			if (c.Remedy == "") != c.Complete {
+				t.Errorf("remedy %q", c.Remedy)
+			}
+			if waits := !c.From.IsZero(); waits != tc.waiting {
+				t.Errorf("complete by waiting from %v", c.From)
+			} else if waits {
+				if !journal.ComputeCoverage(tc.k, c.From, longest).Complete {
+					t.Errorf("not complete at %v as announced", c.From)
+				}
+				if journal.ComputeCoverage(tc.k, c.From.Add(-time.Second), longest).Complete {
+					t.Errorf("complete before %v", c.From)
+				}
+			}
+		})
+	}
+}
+
+func TestASessionsLongerLifetimeCounts(t *testing.T) {
+	k := journal.Knowledge{Tracking: journal.Tracking{Since: t0}, Sessions: []*journal.Session{
+		{ID: "s", Renewed: t0.Add(2 * time.Hour), Lease: time.Minute, Longest: 3 * time.Hour}}}
+	if journal.ComputeCoverage(k, t0.Add(2*time.Hour), time.Hour).Complete {
+		t.Fatal("complete although a recorder's responses may live longer")
+	}
+}
+
+// TestHistoryAgreesWithLookingAtEveryItem compares the index with the definition.
+func TestHistoryAgreesWithLookingAtEveryItem(t *testing.T) {
+	path := rapid.Custom(func(t *rapid.T) string {
+		return "/" + rapid.StringMatching(`[ab/]{0,4}(\?[ab])?`).Draw(t, "path")
+	})
+	rapid.Check(t, func(t *rapid.T) {
+		var batches []*journal.Batch
+		for i := range rapid.IntRange(0, 8).Draw(t, "batches") {
+			b := &journal.Batch{Sent: t0.Add(time.Duration(rapid.IntRange(1, 9).Draw(t, fmt.Sprint("sent", i))) * time.Second),
+				State: rapid.SampledFrom([]journal.BatchState{journal.Accepted, journal.BatchDone, journal.Saved}).Draw(t, "state")}
+			for range rapid.IntRange(1, 3).Draw(t, "items") {
+				item := path.Draw(t, "item")
+				if rapid.Bool().Draw(t, "wild") {
+					item += "*"
+				}
+				b.Items = append(b.Items, item)
+			}
+			batches = append(batches, b)
+		}
+		h := journal.NewHistory(batches, nil)
+		p := path.Draw(t, "asked")
+		var want time.Time
+		for _, b := range batches {
+			for _, text := range b.Items {
+				it, err := cfpath.ParseItem(text)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if b.State != journal.Saved && it.MatchesSurely(p) && b.Sent.After(want) {
+					want = b.Sent
+				}
+			}
+		}
+		got, ok := h.Purged(p)
+		if !got.Equal(want) || ok != !want.IsZero() {
+			t.Fatalf("purged at %v, want %v", got, want)
+		}
+		for s := range 10 {
+			end := t0.Add(time.Duration(s) * time.Second)
+			if h.Settles(p, end, time.Second) != want.After(end.Add(time.Second)) {
+				t.Fatalf("settles content until %v: %v", end, !want.After(end.Add(time.Second)))
+			}
+		}
+	})
+}
+
+func TestHistoryDoubtsSpellings(t *testing.T) {
+	b := &journal.Batch{Items: []string{"/it%27s", "/a?x=1"}, Sent: t0, State: journal.BatchDone}
+	h := journal.NewHistory([]*journal.Batch{b}, func(p string) bool { return strings.Contains(p, "?") })
+	for _, p := range b.Items {
+		if _, ok := h.Purged(p); ok {
+			t.Errorf("%s counts as purged although its spelling is in doubt", p)
+		}
+		if !h.Named(p).Equal(t0) {
+			t.Errorf("%s is not known to have been sent", p)
+		}
+	}
+}
