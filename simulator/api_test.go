@@ -62,7 +62,7 @@ func TestSDKFollowsAnInvalidation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := start(t, nil, nil)
 		c, ctx := client(s), t.Context()
-		items := []string{"/a", "/list?x=1&y=2", "/b/*", "#tag", "/é"[:1] + "%C3%A9"}
+		items := []string{"/a", "/list?x=1&y=2", "/b/*", "#tag", "/%C3%A9"}
 		created, err := c.CreateInvalidation(ctx, input("ref", items...))
 		if err != nil {
 			t.Fatal(err)

@@ -142,7 +142,10 @@ func (e *edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q.id = e.newID()
 	e.mu.Unlock()
 
-	target := rawTarget(r)
+	target := r.RequestURI
+	if target == "" {
+		target = r.URL.RequestURI() // a request made in process
+	}
 	var err error
 	if q.path, err = cfpath.FromTarget(target); err != nil {
 		status := http.StatusBadRequest
@@ -153,7 +156,7 @@ func (e *edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	b := e.sim.rules.Match(q.path)
-	q.key = key{b.Query.Apply(target), r.Method == http.MethodOptions}
+	q.key = key{b.Query.Apply(originForm(target)), r.Method == http.MethodOptions}
 
 	switch {
 	case r.Method == http.MethodGet && r.ContentLength != 0:
@@ -166,12 +169,8 @@ func (e *edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// rawTarget returns the request target without scheme and host, in the viewer's spelling.
-func rawTarget(r *http.Request) string {
-	t := r.RequestURI
-	if t == "" {
-		t = r.URL.RequestURI() // a request made in process
-	}
+// originForm is a request target without scheme and host, in the viewer's spelling.
+func originForm(t string) string {
 	if strings.HasPrefix(t, "/") {
 		return t
 	}
@@ -643,7 +642,7 @@ func (e *edge) peek(target string) (Object, bool) {
 	if err != nil {
 		return Object{}, false
 	}
-	k := key{target: e.sim.rules.Match(path).Query.Apply(target)}
+	k := key{target: e.sim.rules.Match(path).Query.Apply(originForm(target))}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	o := e.objects[k]
