@@ -144,7 +144,7 @@ type statement struct {
 }
 
 func (s statement) atMost(most time.Duration) statement {
-	if most = max(most, 0); s.reason != "" && s.ttl > most {
+	if most = max(most, 0); s.ttl > most {
 		return statement{most, ReasonMax}
 	}
 	return s

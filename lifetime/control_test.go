@@ -61,7 +61,7 @@ func TestParseControl(t *testing.T) {
 		{"no-store,private,no-cache", control{forbids: "no-store"}},
 		{"no-\u017ftore", control{}}, // a letter that folds to s
 		{`no-cache="Set-Cookie, no-store"`, control{}},
-		{`private="a\", no-store", max-age=60`, age(60 * s)},
+		{`private="a\", no-store, b", max-age=60`, age(60 * s)},
 		{`x="a, no-store", max-age=60`, age(60 * s)},
 		{`x="a\\", max-age=60`, age(60 * s)},
 		{`x="never closed, max-age=60`, age(60 * s)},

@@ -3,7 +3,7 @@
 
 // Package lifetime decides whether CloudFront may keep a response, and how
 // long. The rules are CloudFront's own, not those of HTTP caches in general:
-// minimum, default and maximum TTL of the matching cache behavior, error
+// minimum, default and maximum TTL of the matching cache behaviour, error
 // caching, and the stale directives. Pages that they come from:
 //
 //	https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/Expiration.html
@@ -55,7 +55,7 @@ const (
 	MaxTiers = 8
 )
 
-// Behavior is what one cache behavior says about keeping responses. A zero
+// Behavior is what one cache behaviour says about keeping responses. A zero
 // Behavior keeps nothing; begin with [DefaultBehavior] or [ManagedPolicy].
 type Behavior struct {
 	// Pattern selects the paths. Ignored in Rules.Default.
@@ -98,7 +98,7 @@ type Rules struct {
 	Tiers int
 }
 
-// DefaultRules is a distribution with one behavior, [DefaultBehavior].
+// DefaultRules is a distribution with one behaviour, [DefaultBehavior].
 func DefaultRules() Rules {
 	return Rules{Default: DefaultBehavior(), ErrorTTL: DefaultErrorTTL, Tiers: DefaultTiers}
 }
@@ -168,11 +168,11 @@ const (
 	ReasonMethod     = "method"
 	ReasonStatus     = "not-cacheable-status"
 	ReasonErrorNoAge = "error-without-max-age" // a status that is cached only with max-age or s-maxage
-	ReasonNoCaching  = "caching-disabled"      // all TTLs of the behavior are 0
+	ReasonNoCaching  = "caching-disabled"      // all TTLs of the behaviour are 0
 	ReasonAllHeaders = "all-headers"
 )
 
-// Match returns the behavior that a path falls under: the first of Behaviors
+// Match returns the behaviour that a path falls under: the first of Behaviors
 // whose pattern matches, else Default. The path is canonical, with or without
 // its query.
 func (r *Rules) Match(path string) *Behavior {
@@ -230,7 +230,7 @@ func (r *Rules) Of(path string, resp Response) Verdict {
 }
 
 // Unknown is the verdict on a response of which only the path is known: the
-// maximum TTL of the behavior, and as long again stale, since the response may
+// maximum TTL of the behaviour, and as long again stale, since the response may
 // have allowed that, in every tier.
 func (r *Rules) Unknown(path string) Verdict {
 	b := r.Match(path)
@@ -318,7 +318,7 @@ func (r *Rules) errorTTL(status int) (ttl time.Duration, listed bool) {
 			ttl = DefaultErrorTTL
 		}
 	}
-	return max(ttl, 0), listed
+	return ttl, listed
 }
 
 // refuses gives the reason why nothing is cached for a method, or "".

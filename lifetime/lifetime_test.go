@@ -414,7 +414,7 @@ func TestMatch(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", path, got.Pattern, want.Pattern)
 		}
 	}
-	// The behavior decides, for each of the verdicts.
+	// The behaviour decides, for each of the verdicts.
 	if got := r.Of("/img/a.gif", Response{Header: cc("max-age=60")}); got.TTL != 2*s {
 		t.Errorf("Of: got %+v", got)
 	}
@@ -475,7 +475,7 @@ func TestLongest(t *testing.T) {
 		},
 	}
 	if got := r.Longest(); got != 600*s {
-		t.Errorf("several behaviors: got %v, want 600 s", got)
+		t.Errorf("several behaviours: got %v, want 600 s", got)
 	}
 	r.Behaviors = nil
 	r.ErrorTTL = 50 * s
@@ -544,7 +544,7 @@ func TestValidate(t *testing.T) {
 		},
 		{
 			"pattern of the default", func(r *Rules) { r.Default.Pattern = img },
-			`Default.Pattern is "/img/*": the default behavior is for every path; leave it empty, or move this behavior to Behaviors`,
+			`Default.Pattern is "/img/*": the default behaviour is for every path; leave it empty, or move this behaviour to Behaviors`,
 		},
 		{
 			"negative minimum", func(r *Rules) { r.Default.MinTTL = -s },

@@ -10,7 +10,7 @@ import (
 	"github.com/cf-invalidation-tracker/cftrack/cfpath"
 )
 
-// ManagedPolicy returns the behavior that one of AWS's managed cache policies
+// ManagedPolicy returns the behaviour that one of AWS's managed cache policies
 // gives, by its name (with or without "Managed-" before it) or ID, and false for
 // any other policy. It knows the policies in
 // https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/using-managed-cache-policies.html

@@ -41,8 +41,8 @@ func (r *Rules) Validate() error {
 	}
 	if p := r.Default.Pattern.String(); p != "*" && p != "/*" {
 		return &Error{
-			"Default.Pattern", fmt.Sprintf("%q", p), "the default behavior is for every path",
-			"leave it empty, or move this behavior to Behaviors",
+			"Default.Pattern", fmt.Sprintf("%q", p), "the default behaviour is for every path",
+			"leave it empty, or move this behaviour to Behaviors",
 		}
 	}
 	if err := r.Default.validate("Default"); err != nil {
