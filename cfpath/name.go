@@ -161,7 +161,7 @@ func findDoubt(path string) int {
 	return at
 }
 
-// dots is the number of dots of a segment "." or "..", however spelled, else 0.
+// dots is the number of dots of a segment of nothing but dots, however spelled, else 0.
 func dots(segment string) int {
 	n := 0
 	for i := 0; i < len(segment); i++ {
@@ -173,9 +173,6 @@ func dots(segment string) int {
 			return 0
 		}
 		n++
-	}
-	if n > 2 {
-		return 0
 	}
 	return n
 }
@@ -242,10 +239,11 @@ func surely(path string, n int) bool {
 	return !ok || b&0xC0 != 0x80
 }
 
-// escapeStart is n, or the start of the escape that a cut at n would break.
+// escapeStart is n, or the start of the escape that a cut at n would break,
+// where all escapes before n are whole or cut by it.
 func escapeStart(path string, n int) int {
 	for i := n - 1; i >= 0 && i >= n-2; i-- {
-		if path[i] == '%' && n < len(path) {
+		if path[i] == '%' {
 			return i
 		}
 	}

@@ -62,9 +62,8 @@ func (p *Pattern) UnmarshalText(text []byte) (err error) {
 
 // Matches tells whether a canonical path falls under the pattern. The query
 // is not considered. Only for this the rest is normalised: escapes of letters,
-// digits, '-', '.', '_' and '~' are decoded and the hex of others is in capitals, as
-// in RFC 3986, then "//" becomes "/", then "." and ".." are resolved. An escape that
-// remains is three characters for '?'.
+// digits, '-', '.', '_' and '~' are decoded, as in RFC 3986, then "//" becomes "/",
+// then "." and ".." are resolved. An escape that remains is three characters for '?'.
 func (p Pattern) Matches(path string) bool {
 	if p.glob == "" {
 		return true
@@ -127,16 +126,11 @@ func needsNormalizing(stem string) bool {
 func normalize(out []byte, stem string) []byte {
 	// Escapes first: they may hide dots.
 	for i := 0; i < len(stem); i++ {
-		b, ok := escape(stem, i)
-		switch {
-		case !ok:
-			out = append(out, stem[i])
-		case unreserved(b):
+		if b, ok := escape(stem, i); ok && unreserved(b) {
 			out = append(out, b)
 			i += 2
-		default:
-			out = append(out, '%', upperhex[b>>4], upperhex[b&15])
-			i += 2
+		} else {
+			out = append(out, stem[i])
 		}
 	}
 	// Then segment by segment, in place: what is written is never longer than what was read.

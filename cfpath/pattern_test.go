@@ -25,6 +25,7 @@ func TestPattern(t *testing.T) {
 		{"star matches nothing", "/a*", "/a", true},
 		{"star inside", "/a*z", "/abcz", true},
 		{"star inside, twice", "/a*b*c", "/aXbbXc", true},
+		{"star tries again from where it was", "/*aab", "/aaab", true},
 		{"the end counts", "/a*z", "/azy", false},
 		{"question mark is one character", "/a?c", "/abc", true},
 		{"question mark is not none", "/ab?", "/ab", false},
@@ -113,7 +114,7 @@ func slowMatch(pattern, target string) bool {
 		if c := lenient(e); regexp.MustCompile(`^[A-Za-z0-9._~-]$`).MatchString(c) {
 			return c
 		}
-		return strings.ToUpper(e)
+		return e
 	})
 	directory := regexp.MustCompile(`/\.{0,2}$`).MatchString(stem)
 	if stem = path.Clean(stem); directory && stem != "/" {

@@ -46,6 +46,9 @@ func TestQueryRule(t *testing.T) {
 			}
 		})
 	}
+	if r, err := ParseQueryRule("include: a , b,a,[]"); r.String() != "include:a,b,%5B%5D" || err != nil {
+		t.Errorf("names with spaces and repetition are %v, %v", r, err)
+	}
 	if (QueryRule{}).String() != "all" {
 		t.Errorf("the zero value is %v", QueryRule{})
 	}
