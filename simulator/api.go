@@ -5,6 +5,7 @@ package simulator
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"net/http"
@@ -38,7 +39,7 @@ type Fault struct {
 	// Drop breaks the connection in place of an answer. With Work the answer is lost, without it
 	// the request.
 	Drop bool
-	// Status, Code and Message are the answer when Code is set.
+	// Status (default 400), Code and Message are the answer when Code is set.
 	Status        int
 	Code, Message string
 }
@@ -72,7 +73,9 @@ func LostAnswer() *Fault { return &Fault{Work: true, Drop: true} }
 // LostRequest drops the connection before anything is done.
 func LostRequest() *Fault { return &Fault{Drop: true} }
 
-func (f *Fault) err() error { return &apiError{f.Status, f.Code, f.Message} }
+func (f *Fault) err() error {
+	return &apiError{cmp.Or(f.Status, http.StatusBadRequest), f.Code, f.Message}
+}
 
 // scope is what an invalidation is sent to.
 type scope struct {
@@ -147,7 +150,9 @@ func (s *Simulator) serveAPI(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if !s.sleep(r.Context(), fault.Delay) {
-		panic(http.ErrAbortHandler) // nobody waits for the answer any more
+		// The caller has gone, or the simulator closes.
+		failed(ServiceUnavailable().err()).write(w, requestID)
+		return
 	}
 	var p reply
 	if fault.Work || (!fault.Drop && fault.Code == "") {

@@ -394,6 +394,7 @@ func TestFaults(t *testing.T) {
 		{"lost answer", LostAnswer(), "", 1, true},
 		{"lost request", LostRequest(), "", 1, true},
 		{"done but 503", &Fault{Work: true, Status: 503, Code: "ServiceUnavailable"}, "", 1, true},
+		{"code alone", &Fault{Code: "Odd"}, "Odd", 0, false},
 		{"slow", &Fault{Delay: time.Minute}, "", 1, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {

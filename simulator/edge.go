@@ -229,9 +229,7 @@ func (e *edge) serve(q *request) {
 	select {
 	case <-fl.ready:
 	case <-q.r.Context().Done():
-		panic(http.ErrAbortHandler)
-	case <-e.sim.ctx.Done():
-		panic(http.ErrAbortHandler)
+		panic(http.ErrAbortHandler) // when the simulator closes, the fetch ends too
 	}
 	if fl.obj == nil {
 		e.pass(q, nil)
@@ -328,7 +326,7 @@ func (e *edge) fetch(q *request, fk flightKey, fl *flight, old *object) *http.Re
 // receive takes in a body, and stores the object when it is complete: also when an invalidation that
 // names it was processed since the request was sent.
 func (e *edge) receive(q *request, fk flightKey, obj *object, resp *http.Response) {
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	_, err := io.Copy(obj.body, resp.Body)
 	if err != nil {
 		e.abandon(fk)
@@ -397,7 +395,7 @@ func (e *edge) pass(q *request, old *object) {
 
 // relay sends a response of the origin that is not kept, as it comes in.
 func (e *edge) relay(q *request, resp *http.Response) {
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	stop := context.AfterFunc(q.r.Context(), func() { _ = resp.Body.Close() })
 	defer stop()
 	xc := xMiss

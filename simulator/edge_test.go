@@ -719,58 +719,72 @@ func TestMatcherAgreesWithItems(t *testing.T) {
 
 // Against a model: an edge is a map that forgets by time and by item.
 func TestEdgeAgreesWithModel(t *testing.T) {
+	paths := []string{"/", "/a", "/a/", "/a/b", "/a?x=1", "/ab"}
+	type action struct {
+		kind string // "content", "time", "item" or "get"
+		n    int    // max-age, seconds, edge
+		text string // item, path
+	}
+	actions := rapid.Custom(func(t *rapid.T) action {
+		switch a := (action{kind: rapid.SampledFrom([]string{"content", "time", "item", "get", "get", "get"}).Draw(t, "kind")}); a.kind {
+		case "item":
+			a.text = rapid.SampledFrom(append([]string{"/*", "/a*", "/a/*", "/a?*"}, paths...)).Draw(t, "item")
+			return a
+		case "get":
+			a.n, a.text = rapid.IntRange(0, 1).Draw(t, "edge"), rapid.SampledFrom(paths).Draw(t, "path")
+			return a
+		default:
+			a.n = rapid.IntRange(0, 15).Draw(t, "seconds")
+			return a
+		}
+	})
 	type held struct {
 		body    string
 		expires time.Time
 	}
-	rapid.Check(t, func(rt *rapid.T) {
-		synctest.Test(t, func(t *testing.T) {
-			origin := &pages{}
-			s := start(t, origin, now(Options{Edges: 2}))
-			model := []map[string]held{{}, {}}
-			paths := []string{"/", "/a", "/a/", "/a/b", "/a?x=1", "/ab"}
-			for step := range rapid.IntRange(1, 30).Draw(rt, "steps") {
-				switch rapid.IntRange(0, 3).Draw(rt, "kind") {
-				case 0:
-					ttl := rapid.IntRange(0, 20).Draw(rt, "ttl")
-					origin.set(step, "Cache-Control", fmt.Sprintf("max-age=%d", ttl))
-				case 1:
-					time.Sleep(time.Duration(rapid.IntRange(0, 10).Draw(rt, "seconds")) * time.Second)
-				case 2:
-					item := rapid.SampledFrom(append([]string{"/*", "/a*", "/a/*", "/a?*"}, paths...)).Draw(rt, "item")
-					invalidate(t, s, item)
-					for _, m := range model {
-						for p := range m {
-							if p == item || strings.HasSuffix(item, "*") && strings.HasPrefix(p, item[:len(item)-1]) {
-								delete(m, p)
-							}
+	run := func(t *testing.T, program []action) string {
+		origin := &pages{}
+		s := start(t, origin, now(Options{Edges: 2}))
+		model := []map[string]held{{}, {}}
+		version, ttl := 0, 24*time.Hour
+		for step, a := range program {
+			switch a.kind {
+			case "content":
+				version, ttl = step, time.Duration(a.n)*time.Second
+				origin.set(version, "Cache-Control", fmt.Sprintf("max-age=%d", a.n))
+			case "time":
+				time.Sleep(time.Duration(a.n) * time.Second)
+			case "item":
+				invalidate(t, s, a.text)
+				for _, m := range model {
+					for p := range m {
+						if stem, wild := strings.CutSuffix(a.text, "*"); p == a.text || wild && strings.HasPrefix(p, stem) {
+							delete(m, p)
 						}
-					}
-				case 3:
-					e, p := rapid.IntRange(0, 1).Draw(rt, "edge"), rapid.SampledFrom(paths).Draw(rt, "path")
-					got := get(t, s, e, p)
-					h, ok := model[e][p]
-					hit := ok && time.Now().Before(h.expires)
-					if !hit {
-						origin.mu.Lock()
-						h.body = fmt.Sprintf("%s version %d", p, origin.version)
-						ttl := 24 * time.Hour
-						if c := origin.header.Get("Cache-Control"); c != "" {
-							var n int
-							fmt.Sscanf(c, "max-age=%d", &n)
-							ttl = time.Duration(n) * time.Second
-						}
-						origin.mu.Unlock()
-						h.expires = time.Now().Add(ttl)
-						model[e][p] = h
-					}
-					if got.body != h.body || (got.xcache() == xHit) != hit {
-						rt.Fatalf("edge %d, %s: %q %q; the model has %q, hit %v", e, p, got.xcache(), got.body, h.body, hit)
 					}
 				}
+			case "get":
+				got := get(t, s, a.n, a.text)
+				h, ok := model[a.n][a.text]
+				hit := ok && time.Now().Before(h.expires)
+				if !hit {
+					h = held{fmt.Sprintf("%s version %d", a.text, version), time.Now().Add(ttl)}
+					model[a.n][a.text] = h
+				}
+				if got.body != h.body || (got.xcache() == xHit) != hit {
+					return fmt.Sprintf("step %d, edge %d, %s: %q %q; the model has %q, hit %v", step, a.n, a.text, got.xcache(), got.body, h.body, hit)
+				}
 			}
-			s.Close()
-		})
+		}
+		return ""
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		program := rapid.SliceOfN(actions, 1, 40).Draw(rt, "program")
+		wrong := ""
+		synctest.Test(t, func(t *testing.T) { wrong = run(t, program) })
+		if wrong != "" {
+			rt.Fatal(wrong)
+		}
 	})
 }
 

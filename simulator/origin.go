@@ -102,6 +102,7 @@ func (t *handlerTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	go func() {
 		defer t.sim.active.Done()
 		defer stop()
+		defer func() { _ = in.Body.Close() }()
 		defer func() {
 			// A panic breaks the connection, as it would in a server.
 			if p := recover(); p != nil {
@@ -220,7 +221,7 @@ func (w *pipeWriter) finish() {
 		w.pipe.CloseWithError(io.ErrUnexpectedEOF)
 		return
 	}
-	w.pipe.Close()
+	w.pipe.CloseWithError(io.EOF)
 }
 
 func (w *pipeWriter) fail(err error) {

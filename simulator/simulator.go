@@ -56,7 +56,8 @@ type Options struct {
 	// Edges is the number of edges, each with a cache of its own. Default 3.
 	Edges int
 	// Rules decide what an edge keeps and for how long, and which query parameters name an object.
-	// Tiers is taken as 1: an edge asks the origin itself. Default lifetime.DefaultRules.
+	// Tiers is taken as 1: an edge asks the origin itself. They must not be changed afterwards.
+	// Default lifetime.DefaultRules.
 	Rules *lifetime.Rules
 	// OriginPath is put before the path of every request to the origin, such as "/production".
 	OriginPath string
