@@ -230,14 +230,15 @@ func (r *Rules) Of(path string, resp Response) Verdict {
 }
 
 // Unknown is the verdict on a response of which only the path is known: the
-// maximum TTL of the behaviour, and as long again stale, since the response may
-// have allowed that, in every tier.
+// maximum TTL of the behaviour in every tier. That the response may have allowed
+// CloudFront to serve it stale for longer is not counted; whoever allows that and
+// records from logs states a lifetime.
 func (r *Rules) Unknown(path string) Verdict {
 	b := r.Match(path)
 	if why := b.refuses(""); why != "" {
 		return Verdict{Reason: why}
 	}
-	return r.longest(b, b.longestTTL(), ReasonUnknown)
+	return r.verdict(b.longestTTL(), 0, ReasonUnknown)
 }
 
 // UnknownError is Unknown where the status is known too. An error may have had
@@ -254,7 +255,7 @@ func (r *Rules) UnknownError(path string, status int) Verdict {
 			return Verdict{Reason: why}
 		}
 		ttl, _ := r.errorTTL(status)
-		return r.longest(b, max(ttl, b.MaxTTL), ReasonUnknown)
+		return r.verdict(max(ttl, b.MaxTTL), 0, ReasonUnknown)
 	}
 	return r.Unknown(path)
 }

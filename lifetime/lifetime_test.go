@@ -382,7 +382,7 @@ func TestCentury(t *testing.T) {
 	r.Tiers = 2
 	for name, got := range map[string]Verdict{
 		"max-age": r.Of("/", Response{Header: cc("max-age=9999999999, stale-while-revalidate=9999999999")}),
-		"unknown": r.Unknown("/"),
+		"renewed": r.Of("/", Response{Status: 304}),
 	} {
 		if got.Lifetime != math.MaxInt64 || got.TTL != century || got.Stale != century {
 			t.Errorf("%s: got %+v", name, got)
@@ -430,14 +430,14 @@ func TestUnknown(t *testing.T) {
 	r := one(0, 500*s, 1000*s)
 	r.Tiers = 2
 	r.ErrorTTLs = map[int]time.Duration{503: 2000 * s}
-	longest := Verdict{Keep: true, Lifetime: 4000 * s, TTL: 1000 * s, Stale: 1000 * s, Reason: "unknown"}
+	longest := Verdict{Keep: true, Lifetime: 2000 * s, TTL: 1000 * s, Reason: "unknown"}
 	if got := r.Unknown("/"); got != longest {
 		t.Errorf("got %+v, want %+v", got, longest)
 	}
 	for status, want := range map[int]Verdict{
 		0: longest, 200: longest, 304: longest, 404: longest, 403: longest,
 		100: not("not-cacheable-status"), 401: not("not-cacheable-status"), 416: not("not-cacheable-status"),
-		503: {Keep: true, Lifetime: 6000 * s, TTL: 2000 * s, Stale: 1000 * s, Reason: "unknown"},
+		503: {Keep: true, Lifetime: 4000 * s, TTL: 2000 * s, Reason: "unknown"},
 	} {
 		if got := r.UnknownError("/", status); got != want {
 			t.Errorf("%d: got %+v, want %+v", status, got, want)
