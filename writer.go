@@ -1,0 +1,135 @@
+// Copyright The cftrack Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cftrack
+
+import (
+	"bufio"
+	"net"
+	"net/http"
+)
+
+// Code asks by type assertion what a writer can do, and acts on the answer: a
+// handler of server-sent events refuses one that cannot flush. So a handler gets
+// exactly the abilities of the writer underneath. Each type here is one pointer
+// wide, so that none needs an allocation.
+
+func (r *response) flush() { _ = r.flushError() }
+
+func (r *response) flushError() error {
+	r.judge(http.StatusOK)
+	if f, ok := r.ResponseWriter.(interface{ FlushError() error }); ok {
+		return f.FlushError()
+	}
+	r.ResponseWriter.(http.Flusher).Flush()
+	return nil
+}
+
+func (r *response) hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := r.ResponseWriter.(http.Hijacker).Hijack()
+	if err == nil && !r.wrote {
+		r.hijacked = true
+		r.out.Store(true)
+	}
+	return conn, rw, err
+}
+
+func (r *response) push(target string, opts *http.PushOptions) error {
+	return r.ResponseWriter.(http.Pusher).Push(target, opts)
+}
+
+//lint:ignore SA1019 handlers still ask for it, and some panic without
+func (r *response) closeNotify() <-chan bool {
+	return r.ResponseWriter.(http.CloseNotifier).CloseNotify()
+}
+
+// F flushes, H hijacks, P pushes, C notifies of closing.
+type (
+	writer     struct{ *response }
+	writerF    struct{ *response }
+	writerH    struct{ *response }
+	writerP    struct{ *response }
+	writerC    struct{ *response }
+	writerFH   struct{ writerF }
+	writerFP   struct{ writerF }
+	writerFC   struct{ writerF }
+	writerHP   struct{ writerH }
+	writerHC   struct{ writerH }
+	writerPC   struct{ writerP }
+	writerFHP  struct{ writerFH }
+	writerFHC  struct{ writerFH }
+	writerFPC  struct{ writerFP }
+	writerHPC  struct{ writerHP }
+	writerFHPC struct{ writerFHP }
+)
+
+func (w writerF) Flush()            { w.flush() }
+func (w writerF) FlushError() error { return w.flushError() }
+
+func (w writerH) Hijack() (net.Conn, *bufio.ReadWriter, error)  { return w.hijack() }
+func (w writerFH) Hijack() (net.Conn, *bufio.ReadWriter, error) { return w.hijack() }
+
+func (w writerP) Push(target string, opts *http.PushOptions) error   { return w.push(target, opts) }
+func (w writerFP) Push(target string, opts *http.PushOptions) error  { return w.push(target, opts) }
+func (w writerHP) Push(target string, opts *http.PushOptions) error  { return w.push(target, opts) }
+func (w writerFHP) Push(target string, opts *http.PushOptions) error { return w.push(target, opts) }
+
+func (w writerC) CloseNotify() <-chan bool    { return w.closeNotify() }
+func (w writerFC) CloseNotify() <-chan bool   { return w.closeNotify() }
+func (w writerHC) CloseNotify() <-chan bool   { return w.closeNotify() }
+func (w writerPC) CloseNotify() <-chan bool   { return w.closeNotify() }
+func (w writerFHC) CloseNotify() <-chan bool  { return w.closeNotify() }
+func (w writerFPC) CloseNotify() <-chan bool  { return w.closeNotify() }
+func (w writerHPC) CloseNotify() <-chan bool  { return w.closeNotify() }
+func (w writerFHPC) CloseNotify() <-chan bool { return w.closeNotify() }
+
+// writer returns r with the abilities of the writer underneath.
+func (r *response) writer() http.ResponseWriter {
+	const f, h, p, c = 1, 2, 4, 8
+	can := 0
+	if _, ok := r.ResponseWriter.(http.Flusher); ok {
+		can |= f
+	}
+	if _, ok := r.ResponseWriter.(http.Hijacker); ok {
+		can |= h
+	}
+	if _, ok := r.ResponseWriter.(http.Pusher); ok {
+		can |= p
+	}
+	if _, ok := r.ResponseWriter.(http.CloseNotifier); ok {
+		can |= c
+	}
+	switch can {
+	case f:
+		return writerF{r}
+	case h:
+		return writerH{r}
+	case p:
+		return writerP{r}
+	case c:
+		return writerC{r}
+	case f | h:
+		return writerFH{writerF{r}}
+	case f | p:
+		return writerFP{writerF{r}}
+	case f | c:
+		return writerFC{writerF{r}}
+	case h | p:
+		return writerHP{writerH{r}}
+	case h | c:
+		return writerHC{writerH{r}}
+	case p | c:
+		return writerPC{writerP{r}}
+	case f | h | p:
+		return writerFHP{writerFH{writerF{r}}}
+	case f | h | c:
+		return writerFHC{writerFH{writerF{r}}}
+	case f | p | c:
+		return writerFPC{writerFP{writerF{r}}}
+	case h | p | c:
+		return writerHPC{writerHP{writerH{r}}}
+	case f | h | p | c:
+		return writerFHPC{writerFHP{writerFH{writerF{r}}}}
+	}
+	return writer{r}
+}
