@@ -273,17 +273,19 @@ func TestListPages(t *testing.T) {
 		Id: aws.String("dt_1"), InvalidationBatch: input("tenant", "/t").InvalidationBatch}); err != nil {
 		t.Fatal(err)
 	}
-	for _, size := range []int32{0, 1, 7, 100, 1000} {
+	for _, size := range []int32{0, 1, 25, 100, 1000} {
 		in := &cloudfront.ListInvalidationsInput{DistributionId: aws.String(DefaultDistribution)}
 		if size > 0 {
 			in.MaxItems = aws.Int32(size)
 		}
 		var got []string
+		pages := 0
 		for p := cloudfront.NewListInvalidationsPaginator(c, in); p.HasMorePages(); {
 			page, err := p.NextPage(ctx)
 			if err != nil {
 				t.Fatal(err)
 			}
+			pages++
 			l := page.InvalidationList
 			if int(*l.Quantity) != len(l.Items) || (size > 0 && *l.Quantity > size) || *l.IsTruncated != (l.NextMarker != nil) {
 				t.Fatalf("page of %d: quantity %d of %d, truncated %v, next %v", size, len(l.Items), *l.Quantity, *l.IsTruncated, l.NextMarker)
@@ -294,6 +296,9 @@ func TestListPages(t *testing.T) {
 		}
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("pages of %d: %d of %d, newest first", size, len(got), len(want))
+		}
+		if n := map[int32]int{0: 3, 1: 250, 25: 10, 100: 3, 1000: 3}[size]; pages != n {
+			t.Errorf("pages of %d: %d of them, want %d", size, pages, n)
 		}
 	}
 	l, err := c.ListInvalidationsForDistributionTenant(ctx, &cloudfront.ListInvalidationsForDistributionTenantInput{Id: aws.String("dt_1")})
@@ -354,7 +359,7 @@ func TestConfigurationCanBeRead(t *testing.T) {
 	if len(b) != 2 || *b[0].PathPattern != "/img/*" || *b[1].PathPattern != "/api/*" {
 		t.Fatalf("behaviours: %+v", b)
 	}
-	if h := b[1].ForwardedValues.Headers.Items; len(h) != 1 || h[0] != "*" || *b[1].MaxTTL != 31536000 {
+	if h := b[1].ForwardedValues.Headers.Items; len(h) != 1 || h[0] != "*" || *b[1].MaxTTL != 31536000 || b[1].CachePolicyId != nil {
 		t.Errorf("all headers: %+v", b[1])
 	}
 	p, err := c.GetCachePolicy(ctx, &cloudfront.GetCachePolicyInput{Id: b[0].CachePolicyId})
@@ -458,6 +463,35 @@ func TestFaultOverSockets(t *testing.T) {
 	if err != nil || *out.Invalidation.Id != s.Invalidations()[0].ID || s.Billed() != 1 {
 		t.Errorf("again: %v, billed %d", err, s.Billed())
 	}
+}
+
+func TestLimitsInProgressEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, nil, &Options{Limits: Limits{Paths: 3, Wildcards: 1}})
+		n := 0
+		try := func(want int, items ...string) {
+			t.Helper()
+			n++
+			if got := call(s, http.MethodPost, invalidations, batch(fmt.Sprint(n), items...)); got.status != want {
+				t.Errorf("%v: %d %s, want %d", items, got.status, got.body, want)
+			}
+		}
+		try(400, "/1", "/2", "/3", "/4")
+		try(201, "/1", "#2", "/3", "/w*")
+		try(400, "/4")
+		try(400, "/w*")
+		time.Sleep(time.Second)
+		if v := s.Invalidations()[0]; v.Status != Completed {
+			t.Fatalf("after a second: %s", v.Status)
+		}
+		if got := call(s, http.MethodGet, strings.TrimSuffix(invalidations, "/invalidation"), ""); !strings.Contains(got.body, "<InProgressInvalidationBatches>0<") {
+			t.Errorf("after a second: %s", got.body)
+		}
+		try(201, "/4", "/5")
+		try(201, "/w*")
+		try(400, "/6", "/7")
+		try(201, "/6")
+	})
 }
 
 func TestRates(t *testing.T) {

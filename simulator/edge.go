@@ -272,7 +272,9 @@ func (e *edge) fetch(q *request, fk flightKey, fl *flight, old *object) *http.Re
 		// One that was removed meanwhile does not.
 		stale := *old
 		stale.expires = end.Add(e.judge(q, resp.StatusCode, resp.Header, end).TTL)
-		stale.stale = stale.expires
+		if stale.stale.Before(stale.expires) {
+			stale.stale = stale.expires
+		}
 		if e.prolong(q.key, fk, old, &stale) {
 			_ = resp.Body.Close()
 			settle(&stale, xHit)
@@ -508,8 +510,7 @@ func (e *edge) errorPage(q *request, status int, why string) *http.Response {
 // unreachable is CloudFront's own answer when the origin gave none.
 func (e *edge) unreachable(q *request, err error) *http.Response {
 	status := http.StatusBadGateway
-	var ne net.Error
-	if errors.As(err, &ne) && ne.Timeout() {
+	if errors.Is(err, errOriginTimeout) {
 		status = http.StatusGatewayTimeout
 	}
 	return e.errorPage(q, status, "CloudFront wasn't able to connect to the origin: "+err.Error())
@@ -528,11 +529,11 @@ func (e *edge) roundTrip(ctx context.Context, q *request, old *object) (*http.Re
 			target = "/" + root + target[1:]
 		}
 	}
-	out := (&http.Request{
+	out := &http.Request{
 		Method: q.method, URL: originURL(s.opts.OriginPath + target), Host: originHost,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: originHeader(q.r, q.method), ContentLength: q.r.ContentLength, Body: http.NoBody,
-	}).WithContext(ctx)
+	}
 	if q.r.ContentLength != 0 && q.r.Body != nil {
 		out.Body = q.r.Body
 	}
@@ -551,7 +552,35 @@ func (e *edge) roundTrip(ctx context.Context, q *request, old *object) (*http.Re
 			h.Set("If-Modified-Since", t)
 		}
 	}
-	return s.origin.RoundTrip(out)
+
+	// The time is that to the first byte of the answer, as far as the edge sees it: the header.
+	ctx, cancel := context.WithCancelCause(ctx)
+	timeout := time.AfterFunc(s.opts.OriginTimeout, func() { cancel(errOriginTimeout) })
+	resp, err := s.origin.RoundTrip(out.WithContext(ctx))
+	timeout.Stop()
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		cancel(nil)
+		return nil, err
+	}
+	resp.Body = &cancelBody{resp.Body, cancel}
+	return resp, nil
+}
+
+var errOriginTimeout = errors.New("the origin did not answer in time")
+
+// cancelBody ends the context of its response with the body.
+type cancelBody struct {
+	io.ReadCloser
+	cancel context.CancelCauseFunc
+}
+
+func (b *cancelBody) Close() error {
+	err := b.ReadCloser.Close()
+	b.cancel(nil)
+	return err
 }
 
 // hopByHop headers concern one connection.

@@ -6,6 +6,7 @@ package simulator
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -72,10 +73,18 @@ func TestStaleWhileRevalidate(t *testing.T) {
 		s := start(t, origin, now(Options{Edges: 1}))
 		get(t, s, 0, "/p")
 		origin.set(2)
+		origin.wait = make(chan struct{})
 		time.Sleep(29 * time.Second)
-		if got := get(t, s, 0, "/p"); got.body != "/p version 1" || got.xcache() != xHit {
-			t.Errorf("while it is renewed: %q %q", got.xcache(), got.body)
+		for range 3 {
+			if got := get(t, s, 0, "/p"); got.body != "/p version 1" || got.xcache() != xHit {
+				t.Errorf("while it is renewed: %q %q", got.xcache(), got.body)
+			}
+			synctest.Wait()
 		}
+		close(origin.wait)
+		origin.mu.Lock()
+		origin.wait = nil
+		origin.mu.Unlock()
 		synctest.Wait()
 		if got := get(t, s, 0, "/p"); got.body != "/p version 2" || got.xcache() != xHit {
 			t.Errorf("after it was renewed: %q %q", got.xcache(), got.body)
@@ -83,6 +92,18 @@ func TestStaleWhileRevalidate(t *testing.T) {
 		if n := origin.count(); n != 2 {
 			t.Errorf("the origin was asked %d times, want 2", n)
 		}
+		// A failing origin does not end the time that the response allows.
+		origin.answer(503)
+		time.Sleep(15 * time.Second)
+		get(t, s, 0, "/p")
+		synctest.Wait()
+		origin.answer(200)
+		origin.set(3)
+		time.Sleep(14 * time.Second)
+		if got := get(t, s, 0, "/p"); got.body != "/p version 2" || got.xcache() != xHit {
+			t.Errorf("29 s after it was stored: %q %q", got.xcache(), got.body)
+		}
+		synctest.Wait()
 		origin.set(3)
 		time.Sleep(30 * time.Second)
 		if got := get(t, s, 0, "/p"); got.body != "/p version 3" || got.xcache() != xMiss {
@@ -116,6 +137,10 @@ func TestErrors(t *testing.T) {
 		origin.answer(401)
 		expect("/auth", 0, 401, 1)
 		expect("/auth", 0, 401, 1)
+		// A condition is not applied to it.
+		if got := ask(t, s, 0, "GET", "/none", "If-None-Match", "*"); got.status == 304 {
+			t.Error("a condition met by an error")
+		}
 		// A cached error is removed like any object.
 		origin.answer(404)
 		expect("/late", 0, 404, 1)
@@ -252,6 +277,77 @@ func TestRequestsForOneKeyAreCollapsed(t *testing.T) {
 	}
 }
 
+// A viewer that leaves does not end a fetch that the cache is to keep.
+func TestFetchGoesOnWithoutItsViewer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		origin := &pages{version: 1, wait: make(chan struct{})}
+		s := start(t, origin, nil)
+		ctx, leave := context.WithCancel(t.Context())
+		gone := make(chan error)
+		go func() {
+			_, err := s.Transport().RoundTrip(must(http.NewRequestWithContext(ctx, http.MethodGet, "http://edge0.simulator/p", nil)))
+			gone <- err
+		}()
+		synctest.Wait()
+		leave()
+		if err := <-gone; err == nil {
+			t.Error("an answer for a viewer that has gone")
+		}
+		close(origin.wait)
+		synctest.Wait()
+		if o, held := s.Peek(0, "/p"); !held || string(o.Body) != "/p version 1" {
+			t.Errorf("held: %v %+v", held, o)
+		}
+	})
+}
+
+// A GET does not wait for a HEAD, which has no body to give.
+func TestGetDoesNotWaitForHead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		origin := &pages{version: 1, wait: make(chan struct{})}
+		s := start(t, origin, nil)
+		var head, body, second fetched
+		go func() { head = ask(t, s, 0, http.MethodHead, "/p") }()
+		synctest.Wait()
+		go func() { second = ask(t, s, 0, http.MethodHead, "/p") }()
+		go func() { body = get(t, s, 0, "/p") }()
+		synctest.Wait()
+		if n := origin.count(); n != 2 {
+			t.Errorf("%d requests at the origin, want one HEAD and one GET", n)
+		}
+		close(origin.wait)
+		synctest.Wait()
+		if head.status != 200 || second.status != 200 || body.body != "/p version 1" {
+			t.Errorf("%+v %+v %+v", head, second, body)
+		}
+	})
+}
+
+func TestOriginTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			select {
+			case <-time.After(time.Minute):
+			case <-r.Context().Done():
+			}
+		})
+		s := start(t, slow, nil)
+		begin := time.Now()
+		if got := get(t, s, 0, "/p"); got.status != http.StatusGatewayTimeout || time.Since(begin) != 30*time.Second {
+			t.Errorf("%d after %v", got.status, time.Since(begin))
+		}
+		// What has begun in time may take as long as it needs.
+		origin := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			io.WriteString(w, "a")
+			time.Sleep(time.Minute)
+			io.WriteString(w, "b")
+		})
+		if got := get(t, start(t, origin, nil), 0, "/p"); got.body != "ab" {
+			t.Errorf("a long answer: %d %q", got.status, got.body)
+		}
+	})
+}
+
 // Many read a body while it comes in, and one that breaks off is not kept.
 func TestBodyIsPassedOnAsItComes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -301,6 +397,39 @@ func TestBodyIsPassedOnAsItComes(t *testing.T) {
 		close(step)
 		if got := get(t, s, 0, "/stream"); got.status != 200 || got.xcache() != xMiss || got.body != "" {
 			t.Errorf("after the break: %d %q %q", got.status, got.xcache(), got.body)
+		}
+	})
+}
+
+// A viewer that leaves ends a response that nobody else may have.
+func TestViewerLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ended := false
+		origin := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Cache-Control", "no-store")
+			io.WriteString(w, "event\n")
+			<-r.Context().Done()
+			ended = true
+		})
+		s := start(t, origin, nil)
+		ctx, leave := context.WithCancel(t.Context())
+		r := must(http.NewRequestWithContext(ctx, http.MethodGet, "http://edge0.simulator/events", nil))
+		resp, err := s.Transport().RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if line, err := bufio.NewReader(resp.Body).ReadString('\n'); line != "event\n" || err != nil {
+			t.Fatalf("%q %v", line, err)
+		}
+		synctest.Wait()
+		if ended {
+			t.Fatal("the response ended while the viewer was there")
+		}
+		leave()
+		synctest.Wait()
+		if !ended {
+			t.Error("the response goes on without a viewer")
 		}
 	})
 }
@@ -396,13 +525,16 @@ func TestRawTargets(t *testing.T) {
 	})
 	server := httptest.NewServer(origin)
 	defer server.Close()
-	over, err := NewForURL(server.URL, &Options{OriginPath: "/production"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer over.Close()
-	sims := map[string]*Simulator{"over HTTP": over, "in process": start(t, origin, &Options{OriginPath: "/production"})}
-	for name, s := range sims {
+	for _, row := range []struct{ name, path string }{{"over HTTP", "/production"}, {"over HTTP", ""}, {"in process", "/production"}, {"in process", ""}} {
+		name := row.name + " " + row.path
+		s, err := New(origin, &Options{OriginPath: row.path})
+		if row.name == "over HTTP" {
+			s, err = NewForURL(server.URL, &Options{OriginPath: row.path})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
 		if err := s.Listen("127.0.0.1:0"); err != nil {
 			t.Fatal(err)
 		}
@@ -416,7 +548,7 @@ func TestRawTargets(t *testing.T) {
 			if want == "" || want[0] != '/' {
 				want = "/" + want
 			}
-			want = "/production" + want
+			want = row.path + want
 			mu.Lock()
 			seen = ""
 			mu.Unlock()
@@ -609,6 +741,17 @@ func TestTags(t *testing.T) {
 			t.Errorf("%s removed %d, want %d", row.item, v.Removed, row.removed)
 		}
 	}
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, origin, now(Options{Edges: 1, TagHeader: "Cache-Tag"}))
+		origin.set(1, "Etag", "auto", "Cache-Control", "max-age=5", "Cache-Tag", "before")
+		get(t, s, 0, "/304")
+		origin.set(1, "Etag", "auto", "Cache-Control", "max-age=5", "Cache-Tag", "after")
+		time.Sleep(5 * time.Second)
+		got := get(t, s, 0, "/304")
+		if o, _ := s.Peek(0, "/304"); got.xcache() != xRefreshHit || !reflect.DeepEqual(o.Tags, []string{"after"}) {
+			t.Errorf("%s, then tags %q", got.xcache(), o.Tags)
+		}
+	})
 	off := start(t, origin, now(Options{Edges: 1}))
 	origin.set(1, "Cache-Tag", "x")
 	get(t, off, 0, "/a")

@@ -56,11 +56,15 @@ type Options struct {
 	// Edges is the number of edges, each with a cache of its own. Default 3.
 	Edges int
 	// Rules decide what an edge keeps and for how long, and which query parameters name an object.
-	// Tiers is taken as 1: an edge asks the origin itself. They must not be changed afterwards.
+	// Tiers does not matter: an edge asks the origin itself. They must not be changed afterwards.
 	// Default lifetime.DefaultRules.
 	Rules *lifetime.Rules
 	// OriginPath is put before the path of every request to the origin, such as "/production".
 	OriginPath string
+	// OriginTimeout is how long the origin may take to begin its answer; then the answer is 504.
+	// Default 30 s, as CloudFront's
+	// (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/DownloadDistValuesOrigin.html).
+	OriginTimeout time.Duration
 	// DefaultRootObject is what the origin is asked for in place of "/", such as "index.html". The
 	// object is cached under "/".
 	DefaultRootObject string
@@ -168,6 +172,9 @@ func build(opts *Options) (*Simulator, error) {
 	}
 	o.Propagation = orDefault(o.Propagation, 300*time.Millisecond)
 	o.Completion = orDefault(o.Completion, 200*time.Millisecond)
+	if o.OriginTimeout <= 0 {
+		o.OriginTimeout = 30 * time.Second
+	}
 	o.Limits = o.Limits.withDefaults()
 	if o.Edges < 0 || o.Edges > 1000 {
 		return nil, fmt.Errorf("simulator: %d edges: give 1 to 1000", o.Edges)
@@ -187,7 +194,6 @@ func build(opts *Options) (*Simulator, error) {
 	if o.Rules != nil {
 		s.rules = *o.Rules
 	}
-	s.rules.Tiers = 1
 	if err := s.rules.Validate(); err != nil {
 		return nil, fmt.Errorf("simulator: %w", err)
 	}

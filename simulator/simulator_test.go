@@ -242,7 +242,7 @@ func TestSeedDecidesEverything(t *testing.T) {
 func TestListenAndClose(t *testing.T) {
 	origin := httptest.NewServer(&pages{version: 3})
 	defer origin.Close()
-	s, err := NewForURL(origin.URL+"/base/", &Options{Edges: 2})
+	s, err := NewForURL(origin.URL+"/base/", &Options{Edges: 2, OriginPath: "/v1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -267,7 +267,7 @@ func TestListenAndClose(t *testing.T) {
 		}
 		body, err := io.ReadAll(resp.Body)
 		resp.Body.Close()
-		if err != nil || string(body) != "/base/p?q=1 version 3" || resp.Header.Get("X-Cache") != want {
+		if err != nil || string(body) != "/base/v1/p?q=1 version 3" || resp.Header.Get("X-Cache") != want {
 			t.Errorf("%q %q %v; want %s", resp.Header.Get("X-Cache"), body, err, want)
 		}
 	}
