@@ -21,9 +21,11 @@
 package accesslog
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -127,8 +129,8 @@ type Line struct {
 	// StartAssumed says that the line does not tell when the origin began the
 	// response: Start is [Widen] before the earliest instant that is known.
 	StartAssumed bool
-	// LifetimeAssumed says that the line does not tell the lifetime: it is the
-	// longest that the rules allow.
+	// LifetimeAssumed says that the line does not tell the lifetime: it is what
+	// the rules give a response of which only the path and the status are known.
 	LifetimeAssumed bool
 	// Folded says that the sighting stands for every path that begins with its
 	// path, Mixed that not all that it stands for carried the same tags. Both
@@ -268,8 +270,9 @@ type Reader struct {
 	pathBytes  int
 	texts      map[string]string
 	tags       map[string][]string
-	header     http.Header
-	key        []byte
+	header     header
+	key        []byte // of paths
+	tagged     []byte // of tags
 	json       scanner
 	scratch    []byte
 }
@@ -280,7 +283,6 @@ func NewReader(r io.Reader, name string, opts *Options) *Reader {
 	rd := &Reader{
 		name: name, src: source{r: r},
 		hosts: map[string]bool{}, paths: map[string]target{}, texts: map[string]string{}, tags: map[string][]string{},
-		header: http.Header{},
 	}
 	if opts != nil {
 		rd.opts = *opts
@@ -433,9 +435,8 @@ type seen struct {
 	status       int
 	start, end   int64 // UnixNano, widened
 	startAssumed bool
-	// headers says that the line carries the response's headers, in r.header.
+	// headers says that the line carries the response's headers, in Reader.header.
 	headers bool
-	tags    []string
 }
 
 // A target is what became of a request target; parsing one costs more than
@@ -449,9 +450,13 @@ type target struct {
 	wrong   string // of a malformed one
 }
 
+// What is remembered is bounded: once it is full it is forgotten at once, which
+// costs less than to choose.
 const (
 	maxPaths     = 1 << 17
 	maxPathBytes = 32 << 20
+	maxTexts     = 1 << 12 // each of tags, hosts and values of headers
+	maxText      = 1 << 12 // bytes of one
 )
 
 // at returns what became of the raw target in r.key, using canonical to make it a
@@ -474,7 +479,7 @@ func (r *Reader) at(canonical func(r *Reader, raw string) target) target {
 		r.pathBytes = 0
 	}
 	r.paths[raw] = t
-	r.pathBytes += len(raw) + len(t.path)
+	r.pathBytes += len(raw) + len(t.path) + len(t.wrong)
 	return t
 }
 
@@ -524,7 +529,7 @@ func (r *Reader) server(s *seen, dst *Line) reason {
 	switch {
 	case s.headers:
 		v := r.rules.Of(t.path, lifetime.Response{
-			Method: r.text(s.method), Status: s.status, Header: r.header, End: time.Unix(0, s.end).UTC(),
+			Method: r.text(s.method), Status: s.status, Header: &r.header, End: time.Unix(0, s.end).UTC(),
 		})
 		life, keep = v.Lifetime, v.Keep
 		// What the headers leave open is as unknown as if they were not there.
@@ -558,7 +563,7 @@ func (r *Reader) sighting(path string, s *seen, life time.Duration, dst *Line) r
 		return skipExpired
 	}
 	*dst = Line{
-		Sighting:     inventory.Sighting{Path: path, Start: time.Unix(0, s.start).UTC(), End: end, Expires: expires, Tags: s.tags},
+		Sighting:     inventory.Sighting{Path: path, Start: time.Unix(0, s.start).UTC(), End: end, Expires: expires, Tags: r.tagsOf(r.tagged)},
 		StartAssumed: s.startAssumed, LifetimeAssumed: assumed,
 	}
 	return none
@@ -598,12 +603,53 @@ func (r *Reader) text(b []byte) string {
 	if s, ok := r.texts[string(b)]; ok {
 		return s
 	}
-	if len(r.texts) >= 1<<12 {
-		clear(r.texts)
-	}
 	s := string(b)
-	r.texts[s] = s
+	remember(r.texts, s, s)
 	return s
+}
+
+// header holds the fields of a response's header that bear on its lifetime.
+type header struct{ cacheControl, expires, age []string }
+
+func (h *header) reset() {
+	h.cacheControl, h.expires, h.age = h.cacheControl[:0], h.expires[:0], h.age[:0]
+}
+
+// Values implements [lifetime.Header].
+func (h *header) Values(name string) []string {
+	if lines := h.lines(name); lines != nil {
+		return *lines
+	}
+	return nil
+}
+
+func (h *header) lines(name string) *[]string {
+	switch name {
+	case "Cache-Control":
+		return &h.cacheControl
+	case "Expires":
+		return &h.expires
+	case "Age":
+		return &h.age
+	}
+	return nil
+}
+
+// addHeader adds one line of a field; "-" and "" are none.
+func (r *Reader) addHeader(lines *[]string, value []byte) {
+	if len(value) > 0 && string(value) != "-" {
+		*lines = append(*lines, r.text(value))
+	}
+}
+
+func remember[V any](m map[string]V, key string, value V) {
+	if len(key) > maxText {
+		return
+	}
+	if len(m) >= maxTexts {
+		clear(m)
+	}
+	m[key] = value
 }
 
 func (r *Reader) hostCounts(host []byte) bool {
@@ -626,10 +672,7 @@ func (r *Reader) hostCounts(host []byte) bool {
 			counts = counts || h == name
 		}
 	}
-	if len(r.hosts) >= 1<<12 {
-		clear(r.hosts)
-	}
-	r.hosts[string(host)] = counts
+	remember(r.hosts, string(host), counts)
 	return counts
 }
 
@@ -653,32 +696,49 @@ func tagHeaders(name string) []tagHeader {
 	return hs
 }
 
-// addTags adds the tags in a header's value to those of the line.
-func (r *Reader) addTags(s *seen, h *tagHeader, value []byte) {
+// Values of headers with tags, one after the other in Reader.tagged, each after
+// one of these. No header value contains them.
+const (
+	byCommas = 0
+	bySpaces = 1
+)
+
+// addTags notes the value of a header with tags.
+func (r *Reader) addTags(h *tagHeader, value []byte) {
 	if len(value) == 0 || string(value) == "-" {
 		return
 	}
-	r.scratch = append(append(r.scratch[:0], h.name...), ':')
-	r.scratch = append(r.scratch, value...)
-	tags, ok := r.tags[string(r.scratch)]
-	if !ok {
-		split := func(c rune) bool { return c == ',' }
-		if h.spaces {
-			split = func(c rune) bool { return c == ' ' || c == '\t' || c == ',' }
-		}
-		for _, t := range strings.FieldsFunc(string(value), split) {
-			if t = strings.TrimSpace(t); t != "" {
-				tags = append(tags, t)
-			}
-		}
-		if len(r.tags) >= 1<<12 {
-			clear(r.tags)
-		}
-		r.tags[string(r.scratch)] = tags[:len(tags):len(tags)]
+	by := byte(byCommas)
+	if h.spaces {
+		by = bySpaces
 	}
-	if len(s.tags) == 0 {
-		s.tags = tags[:len(tags):len(tags)]
-	} else {
-		s.tags = append(s.tags, tags...)
+	r.tagged = append(append(r.tagged, by), value...)
+}
+
+// tagsOf returns the tags in what addTags has noted.
+func (r *Reader) tagsOf(tagged []byte) []string {
+	if len(tagged) == 0 {
+		return nil
 	}
+	if tags, ok := r.tags[string(tagged)]; ok {
+		return tags
+	}
+	var tags []string
+	by := byte(byCommas)
+	for i := 0; i < len(tagged); {
+		end := i
+		for end < len(tagged) && tagged[end] > bySpaces && tagged[end] != ',' && (by == byCommas || tagged[end] != ' ') {
+			end++
+		}
+		if tag := bytes.TrimSpace(tagged[i:end]); len(tag) > 0 {
+			tags = append(tags, string(tag))
+		}
+		if end < len(tagged) && tagged[end] <= bySpaces {
+			by = tagged[end]
+		}
+		i = end + 1
+	}
+	tags = slices.Clip(tags)
+	remember(r.tags, string(tagged), tags)
+	return tags
 }

@@ -112,6 +112,7 @@ func TestTimesAndLifetimes(t *testing.T) {
 	end := at("2026-11-22T18:13:06Z")
 	rs := lifetime.DefaultRules()
 	unknown := rs.Unknown("/a").Lifetime
+	renewed := rs.Of("/a", lifetime.Response{Status: 304}).Lifetime
 	ms := time.Millisecond
 	for _, tc := range []struct {
 		name, text   string
@@ -171,7 +172,7 @@ func TestTimesAndLifetimes(t *testing.T) {
 		},
 		{
 			"cftrack: a 304 that says nothing", strings.Replace(strings.Replace(cftrackLine, `max-age=600`, ``, 1), `"200"`, `"304"`, 1), Options{},
-			end.Add((187 - 250 - 2) * ms), end.Add(188 * ms), unknown, false, true,
+			end.Add((187 - 250 - 2) * ms), end.Add(188 * ms), renewed, false, true,
 		},
 		{
 			"caddy: all lines of a header", caddyLine, Options{},
@@ -535,6 +536,69 @@ func TestLongLines(t *testing.T) {
 		if p := rd.Summary().Problems; len(p) != 3 || p[1].Line != 3 || p[2].Line != 5 {
 			t.Errorf("problems %v", p)
 		}
+	}
+}
+
+// What a reader remembers is bounded, whatever the log holds, and what it says
+// does not depend on it.
+func TestBounded(t *testing.T) {
+	const n = maxPaths + 5000
+	var text strings.Builder
+	for i := range n {
+		name := fmt.Sprintf("n%d", i)
+		text.WriteString(strings.NewReplacer("/a?x=1", "/"+name, "www.", name+".", "t1", name, "600", fmt.Sprint(i+1)).Replace(cftrackLine) + "\n")
+	}
+	text.WriteString(strings.Replace(cftrackLine, "t1", strings.Repeat("t", 5*maxText), 1))
+	r := NewReader(strings.NewReader(text.String()), "test.log", &Options{Hosts: []string{"*.example.com"}})
+	_, lines := readAll(t, r)
+	if len(r.paths) > maxPaths || len(r.hosts) > maxTexts || len(r.tags) > maxTexts || len(r.texts) > maxTexts {
+		t.Errorf("%d paths, %d hosts, %d tags, %d values are remembered", len(r.paths), len(r.hosts), len(r.tags), len(r.texts))
+	}
+	for i, l := range lines[:n] {
+		if want := fmt.Sprintf("n%d", i); l.Sighting.Path != "/"+want || l.Sighting.Tags[0] != want ||
+			l.Sighting.Expires.Sub(l.Sighting.End) != 2*time.Second*time.Duration(i+1) {
+			t.Fatalf("line %d is %+v", i+1, l.Sighting)
+		}
+	}
+}
+
+func TestSetNow(t *testing.T) {
+	r := NewReader(strings.NewReader(combinedLine+"\n"+combinedLine+"\n"+combinedLine), "test.log", &Options{TTL: time.Hour})
+	var l Line
+	end := at("2026-11-22T18:13:07Z")
+	for _, tc := range []struct {
+		now  time.Time
+		want Outcome
+		end  time.Time
+	}{
+		{time.Time{}, Recorded, end.Add(Widen)},
+		{end.Add(5 * time.Second), Recorded, end.Add(5 * time.Second)},
+		{end.Add(24 * time.Hour), Skipped, time.Time{}},
+	} {
+		r.SetNow(tc.now)
+		if o, err := r.Next(&l); o != tc.want || err != nil || o == Recorded && !l.Sighting.End.Equal(tc.end) {
+			t.Errorf("now %v: %v %v, end %v, want %v, end %v", tc.now, o, err, l.Sighting.End, tc.want, tc.end)
+		}
+	}
+}
+
+// Every reason is explained to people, and no other.
+func TestReasonsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("formats.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(text), "## Reasons for skipped lines")
+	parts := strings.Split(table, "`")
+	var documented []string
+	for i := 1; i < len(parts); i += 2 {
+		documented = append(documented, parts[i])
+	}
+	names := slices.Clone(reasonNames[skipMethod:])
+	slices.Sort(names)
+	slices.Sort(documented)
+	if !slices.Equal(names, documented) {
+		t.Errorf("the reasons are %q, but formats.md has %q", names, documented)
 	}
 }
 

@@ -5,6 +5,7 @@ package accesslog
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,16 +48,21 @@ const documentedFields = "date time x-edge-location sc-bytes c-ip cs-method cs(H
 // fields says which column is which field.
 type fields struct {
 	column []uint8 // field of each column, 0 for one that does not matter
-	named  int     // columns that #Fields names
+	least  int     // columns that a line must have
 	wrong  string  // why no line can be read
 	v      [numFields][]byte
 }
 
-func (f *fields) reset() { f.set(documentedFields) }
+// reset takes the documented order. CloudFront has added fields over the years:
+// those up to time-taken have always been there.
+func (f *fields) reset() {
+	f.set(documentedFields)
+	f.least = slices.Index(f.column, fieldTaken) + 1
+}
 
 // set takes what a #Fields line says, and returns what is wrong with it.
 func (f *fields) set(names string) string {
-	f.column, f.named, f.wrong = f.column[:0], 0, ""
+	f.column, f.wrong = f.column[:0], ""
 	var have [numFields]bool
 	for name := range strings.FieldsSeq(names) {
 		var field uint8
@@ -67,7 +73,7 @@ func (f *fields) set(names string) string {
 		}
 		f.column = append(f.column, field)
 	}
-	f.named = len(f.column)
+	f.least = len(f.column)
 	for len(f.column) > 0 && f.column[len(f.column)-1] == 0 {
 		f.column = f.column[:len(f.column)-1]
 	}
@@ -90,13 +96,13 @@ func (f *fields) split(line []byte) bool {
 		tab := bytes.IndexByte(line, '\t')
 		if tab < 0 {
 			f.v[field] = line
-			return i == f.named-1
+			return i+1 >= f.least
 		}
 		f.v[field] = line[:tab]
 		line = line[tab+1:]
 	}
 	// A line that was cut off lacks columns, also beyond those that matter.
-	return len(f.column)+1+bytes.Count(line, []byte{'\t'}) >= f.named
+	return len(f.column)+1+bytes.Count(line, []byte{'\t'}) >= f.least
 }
 
 // comment takes a blank line or one that begins with '#'. Only a #Fields line
@@ -119,7 +125,7 @@ func (r *Reader) cloudFront(line []byte, dst *Line) reason {
 		return r.wrong(f.wrong)
 	}
 	if !f.split(line) {
-		return r.wrong("fewer columns than #Fields names")
+		return r.wrong("fewer columns than the log has fields")
 	}
 	if !r.hostCounts(f.v[fieldViewerHost]) && !(len(f.v[fieldHost]) > 1 && r.hostCounts(f.v[fieldHost])) {
 		return skipHost

@@ -135,6 +135,33 @@ func mustPattern(s string) cfpath.Pattern {
 	return p
 }
 
+// The examples of AWS's guide, of two ages.
+// https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/standard-logs-reference.html
+func TestCloudFrontExamples(t *testing.T) {
+	for _, tc := range []struct {
+		text, path string
+		end        time.Time
+	}{
+		{
+			"2014-05-23\t01:13:12\tLAX1\t2390282\t192.0.2.202\tGET\td111111abcdef8.cloudfront.net\t/soundtrack/happy.mp3\t304\t" +
+				"www.unknownsingers.com\tMozilla/4.0%20(compatible;%20MSIE%207.0;%20Windows%20NT%205.1)\ta=b&c=d\tzip=50158\tHit\t" +
+				"xGN7KWpVEmB9Dp7ctcVFQC4E-nrcOcEKS3QyAez--06dV7TEXAMPLE==\td111111abcdef8.cloudfront.net\thttp\t-\t0.002\t-\t-\t-\tHit\tHTTP/1.1\t-\t-",
+			"/soundtrack/happy.mp3?a=b&c=d", at("2014-05-23T01:13:13Z"),
+		},
+		{
+			"2019-12-04\t21:02:31\tLAX1\t392\t192.0.2.100\tGET\td111111abcdef8.cloudfront.net\t/index.html\t200\t-\t" +
+				"Mozilla/5.0%20(Windows%20NT%2010.0;%20Win64;%20x64)\t-\t-\tHit\tSOX4xwn4XV6Q4rgb7XiVGOHms_BGlTAC4KyHmureZmBNrjGdRLiNIQ==\t" +
+				"d111111abcdef8.cloudfront.net\thttps\t23\t0.001\t-\tTLSv1.2\tECDHE-RSA-AES128-GCM-SHA256\tHit\tHTTP/2.0\t-\t-\t11040\t0.001\t" +
+				"Hit\ttext/html\t78\t-\t-",
+			"/index.html", at("2019-12-04T21:02:32Z"),
+		},
+	} {
+		if s := one(t, tc.text, nil).Sighting; s.Path != tc.path || !s.End.Equal(tc.end) {
+			t.Errorf("%s, %v, want %s, %v", s.Path, s.End, tc.path, tc.end)
+		}
+	}
+}
+
 func TestCloudFrontTimes(t *testing.T) {
 	end := at("2026-11-22T18:13:06Z")
 	for _, tc := range []struct {
@@ -171,12 +198,14 @@ func TestCloudFrontFields(t *testing.T) {
 		want []string
 	}{
 		{line, []string{"/a"}}, // no #Fields: the documented order
+		{old, []string{"/a"}},  // which was shorter once
+		{line + "\n" + line[:90], []string{"/a", "malformed fewer columns than the log has fields"}},
 		{allFields + "\n" + line + "\tmore\tcolumns\n", []string{"/a"}},
 		{allFields + " distribution-tenant-id connection-id\n" + line + "\t-\t-\n", []string{"/a"}},
 		{oldFields + "\n" + old + "\n" + allFields + "\n" + line + "\n", []string{"/a", "/a"}},
-		{allFields + "\n" + old + "\n", []string{"malformed fewer columns than #Fields names"}},
-		{allFields + "\n" + line[:len(line)-2] + "\n", []string{"malformed fewer columns than #Fields names"}},
-		{allFields + "\n" + line[:60] + "\n", []string{"malformed fewer columns than #Fields names"}},
+		{allFields + "\n" + old + "\n", []string{"malformed fewer columns than the log has fields"}},
+		{allFields + "\n" + line[:len(line)-2] + "\n", []string{"malformed fewer columns than the log has fields"}},
+		{allFields + "\n" + line[:60] + "\n", []string{"malformed fewer columns than the log has fields"}},
 		{
 			"#Fields: date time cs-uri-query\n2026-11-22\t18:13:06\t-\n",
 			[]string{"malformed #Fields names no cs-uri-stem: the path cannot be known without it", "malformed #Fields names no cs-uri-stem: the path cannot be known without it"},

@@ -31,8 +31,8 @@ func (r *Reader) cftrack(line []byte, dst *Line) reason {
 	unit := time.Second
 	headers := 0
 	version := false
-	clear(r.header)
-	r.key = r.key[:0]
+	r.header.reset()
+	r.key, r.tagged = r.key[:0], r.tagged[:0]
 	j := &r.json
 	j.reset(line)
 	j.each(func(key []byte) {
@@ -57,16 +57,16 @@ func (r *Reader) cftrack(line []byte, dst *Line) reason {
 			s.host = j.text()
 		case "cache_control":
 			headers++
-			r.setHeader("Cache-Control", j.text())
+			r.addHeader(&r.header.cacheControl, j.text())
 		case "expires":
 			headers++
-			r.setHeader("Expires", j.text())
+			r.addHeader(&r.header.expires, j.text())
 		case "age":
-			r.setHeader("Age", j.text())
+			r.addHeader(&r.header.age, j.text())
 		default:
 			for i := range r.tagHeaders {
 				if h := &r.tagHeaders[i]; h.key == string(key) {
-					r.addTags(&s, h, j.text())
+					r.addTags(h, j.text())
 					return
 				}
 			}
@@ -114,18 +114,16 @@ func (r *Reader) caddy(line []byte, dst *Line) reason {
 	var s seen
 	var ts, took, status []byte
 	access, hasURI, lost := true, false, false
-	clear(r.header)
-	r.key = r.key[:0]
+	r.header.reset()
+	r.key, r.tagged = r.key[:0], r.tagged[:0]
 	j := &r.json
 	j.reset(line)
 	tags := func(h *tagHeader) {
-		j.items(func(value []byte) { r.addTags(&s, h, value) })
+		j.items(func(value []byte) { r.addTags(h, value) })
 	}
 	responseHeader := func(key []byte) {
-		switch string(key) {
-		case "Cache-Control", "Expires", "Age":
-			name := r.text(key)
-			j.items(func(value []byte) { r.header[name] = append(r.header[name], r.text(value)) })
+		if lines := r.header.lines(string(key)); lines != nil {
+			j.items(func(value []byte) { r.addHeader(lines, value) })
 			return
 		}
 		for i := range r.tagHeaders {
@@ -207,6 +205,7 @@ func (r *Reader) list(line []byte, dst *Line) reason {
 	var path, last, expires, hits, mixed, folded []byte
 	s := seen{headers: true, startAssumed: true}
 	hasPath := false
+	r.tagged = r.tagged[:0]
 	j := &r.json
 	j.reset(line)
 	j.each(func(key []byte) {
@@ -224,7 +223,7 @@ func (r *Reader) list(line []byte, dst *Line) reason {
 		case "folded":
 			folded = j.text()
 		case "tags":
-			j.items(func(tag []byte) { s.tags = append(s.tags, r.text(tag)) })
+			j.items(func(tag []byte) { r.addTags(&listed, tag) })
 		default:
 			j.skip()
 		}
@@ -259,7 +258,7 @@ func (r *Reader) list(line []byte, dst *Line) reason {
 			return r.wrong(`"expires" is not an RFC 3339 time`)
 		}
 		if r.opts.TTL == 0 {
-			return r.listed(name, &s, at, hits, mixed, isFolded, dst)
+			return r.entry(name, &s, at, hits, mixed, isFolded, dst)
 		}
 	} else {
 		s.headers = false
@@ -267,31 +266,28 @@ func (r *Reader) list(line []byte, dst *Line) reason {
 	if why := r.sighting(name, &s, life, dst); why != none {
 		return why
 	}
-	return r.listed(name, &s, dst.Sighting.Expires, hits, mixed, isFolded, dst)
+	return r.entry(name, &s, dst.Sighting.Expires, hits, mixed, isFolded, dst)
 }
 
-// listed fills dst from a line of a list.
-func (r *Reader) listed(path string, s *seen, expires time.Time, hits, mixed []byte, folded bool, dst *Line) reason {
+// listed is the header of which each tag in a list is one value.
+var listed = tagHeader{}
+
+// entry fills dst from a line of a list.
+func (r *Reader) entry(path string, s *seen, expires time.Time, hits, mixed []byte, folded bool, dst *Line) reason {
 	if r.isOver(expires) {
 		return skipExpired
 	}
+	tags := r.tagsOf(r.tagged)
 	*dst = Line{
 		Sighting: inventory.Sighting{
 			Path: path, Start: time.Unix(0, s.start).UTC(), End: time.Unix(0, s.end).UTC(), Expires: expires.UTC(),
-			Tags: s.tags, Hits: uint64(max(number(hits), 0)),
+			Tags: tags, Hits: uint64(max(number(hits), 0)),
 		},
 		StartAssumed: true, LifetimeAssumed: !s.headers && r.opts.TTL == 0, Folded: folded,
 		// A union of tags: unless the list says so, not every sighting had them.
-		Mixed: string(mixed) == "true" || mixed == nil && len(s.tags) > 0,
+		Mixed: string(mixed) == "true" || mixed == nil && len(tags) > 0,
 	}
 	return none
-}
-
-// setHeader sets one response header; "-" and "" are none.
-func (r *Reader) setHeader(name string, value []byte) {
-	if len(value) > 0 && string(value) != "-" {
-		r.header[name] = append(r.header[name][:0], r.text(value))
-	}
 }
 
 // timestamp reads a number of seconds since 1970 (one of milli-, micro- or

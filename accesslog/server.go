@@ -56,10 +56,11 @@ func (r *Reader) splitCombined(line []byte) (head, request, tail []byte, at int6
 	return head[:open], rest[:size], rest[size+1:], at, ""
 }
 
-// isVirtualHost tells "host:port" from a client's address, which has no port.
+// isVirtualHost tells "host:port" from a client's address, which has no port; an
+// IPv6 address has more than one colon.
 func isVirtualHost(b []byte) bool {
 	host, port, ok := bytes.Cut(b, []byte{':'})
-	return ok && len(host) > 0 && number(port) >= 0 && bytes.IndexByte(host, '.') >= 0 || ok && string(host) == "localhost"
+	return ok && len(host) > 0 && number(port) >= 0
 }
 
 // quoted returns the length of a quoted string up to its closing quote, or -1.
