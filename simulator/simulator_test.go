@@ -6,10 +6,12 @@ package simulator
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -240,7 +242,14 @@ func TestSeedDecidesEverything(t *testing.T) {
 }
 
 func TestListenAndClose(t *testing.T) {
-	origin := httptest.NewServer(&pages{version: 3})
+	origin := httptest.NewUnstartedServer(&pages{version: 3})
+	hungUp := make(chan struct{})
+	origin.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateClosed {
+			close(hungUp)
+		}
+	}
+	origin.Start()
 	defer origin.Close()
 	s, err := NewForURL(origin.URL+"/base/", &Options{Edges: 2, OriginPath: "/v1"})
 	if err != nil {
@@ -277,6 +286,7 @@ func TestListenAndClose(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	<-hungUp // no connection to the origin is left
 	if got := get(t, s, 0, "/p"); got.status != http.StatusServiceUnavailable {
 		t.Errorf("an edge after Close: %d", got.status)
 	}
@@ -334,6 +344,35 @@ func TestCloseEndsWhatRuns(t *testing.T) {
 		t.Errorf("an invalidation under way when the simulator closed: %s", v.Status)
 	}
 }
+
+// Neither does a viewer that does not read keep Close waiting, nor is what it sent left open.
+func TestCloseDoesNotWaitForViewers(t *testing.T) {
+	origin := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, strings.Repeat("x", 1<<20)) })
+	s := start(t, origin, nil)
+	sent := &tracked{Reader: strings.NewReader("body")}
+	r := must(http.NewRequestWithContext(t.Context(), http.MethodPost, "http://edge0.simulator/p", sent))
+	resp, err := s.Transport().RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(resp.Body); err == nil {
+		t.Error("the answer came in full after Close")
+	}
+	resp.Body.Close()
+	if !sent.closed.Load() {
+		t.Error("the request body was not closed")
+	}
+}
+
+type tracked struct {
+	io.Reader
+	closed atomic.Bool
+}
+
+func (b *tracked) Close() error { b.closed.Store(true); return nil }
 
 func TestOptionsAreChecked(t *testing.T) {
 	for name, o := range map[string]Options{
