@@ -1,0 +1,483 @@
+// Copyright The cftrack Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package plan finds what to send to CloudFront for a selection: the least
+// number of items that cover every selected entry and touch no other, with the
+// reason of each, the price, the time it takes, and what it cannot cover.
+//
+// [Compute] reads the inventory once, in path order, selected or not. Its
+// memory grows with the length of paths and with the answer, not with the inventory.
+//
+// The paths are a trie, in which a wildcard is a subtree and a path is a leaf. The
+// optimum without collateral is the set of maximal subtrees that hold only selected
+// entries: one exact path where there is one entry, else one wildcard. Of the
+// stems that name the same subtree, the first of these decides: AWS confirms that
+// the wildcard reaches all of it (see cfpath.Item.MatchesSurely); "/dir/" has not
+// to be sent beside "/dir/*"; it is not "/*", which reaches what nobody tracks;
+// it ends in '/' or '?', or else in one of . - _ = &; it is the longest, so that
+// it reaches no further than it must.
+//
+// A subtree without a stem that can be sent is covered by what is below it. What
+// nothing covers is in [Plan.Uncovered], with the wildcard that would.
+package plan
+
+import (
+	"encoding/json"
+	"fmt"
+	"iter"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/cf-invalidation-tracker/cftrack/cfpath"
+	"github.com/cf-invalidation-tracker/cftrack/inventory"
+)
+
+// Options say how to plan. The zero value plans exact paths.
+type Options struct {
+	// Named items go out as they are, sighted or not. Those that another named
+	// item surely covers are left out.
+	Named []cfpath.Item
+	// OnlySeen leaves out named items that reach no entry.
+	OnlySeen bool
+	// Exact sends every selected entry by itself, where no named item reaches it.
+	Exact bool
+	// Wildcards may be used beyond the named: the inventory is complete.
+	Wildcards bool
+	// Scope are the path patterns of what recorders see, as in a cache behaviour.
+	// Beyond the named, a wildcard is used only if it lies wholly in one of them. None is all.
+	Scope []string
+	// RootObject is the distribution's default root object, as "index.html". CloudFront
+	// may hold it under either path, so both are sent:
+	// https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/DefaultRootObject.html.
+	RootObject string
+	// Doubtful tells of paths, beyond cfpath.InDoubt, whose query AWS does not
+	// confirm to be spelled as the item must be. It may be nil.
+	Doubtful func(path string) bool
+
+	Price  PriceModel
+	Limits Limits
+}
+
+// An Input is one entry of the inventory.
+type Input struct {
+	Entry    *inventory.Entry
+	Selected bool
+	// Named says of a folded entry that everything selected of it is reached by
+	// Options.Named. Otherwise it is covered as a whole. It means nothing for others.
+	Named bool
+}
+
+// A Plan is what to send and why. Its slices are never nil.
+type Plan struct {
+	Items     []Item      `json:"items"` // named ones as given, then the others in byte order
+	Totals    Totals      `json:"totals"`
+	Uncovered []Uncovered `json:"uncovered"`
+	Warnings  []Warning   `json:"warnings"`
+	// Alternatives are other ways to the same end, to compare with.
+	Alternatives []Alternative `json:"alternatives"`
+}
+
+// An Item is one billed unit and what it does. In JSON it is flat, with the
+// reason's code as "reason" and its sentence as "why".
+type Item struct {
+	Item       cfpath.Item
+	Covers     int // selected entries it reaches
+	Collateral int // other entries it reaches
+	Reason     Reason
+	// Unsure: AWS does not confirm that the item reaches all it should, so its
+	// acceptance proves nothing for entries that it does not match surely.
+	Unsure bool
+}
+
+type itemJSON struct {
+	Item       string      `json:"item"`
+	Kind       cfpath.Kind `json:"kind"`
+	Covers     int         `json:"covers"`
+	Collateral int         `json:"collateral"`
+	Reason     string      `json:"reason"`
+	Why        string      `json:"why,omitempty"`
+	Unsure     bool        `json:"unsure,omitempty"`
+}
+
+// MarshalJSON implements [json.Marshaler].
+func (i Item) MarshalJSON() ([]byte, error) {
+	return json.Marshal(itemJSON{i.Item.String(), i.Item.Kind, i.Covers, i.Collateral, i.Reason.Code, i.Reason.Text, i.Unsure})
+}
+
+// UnmarshalJSON implements [json.Unmarshaler]. The item must be one that
+// CloudFront takes, and of the kind that is said.
+func (i *Item) UnmarshalJSON(data []byte) error {
+	var j itemJSON
+	if err := json.Unmarshal(data, &j); err != nil {
+		return err
+	}
+	it, err := cfpath.ParseItem(j.Item)
+	if err != nil {
+		return err
+	}
+	if it.Kind != j.Kind {
+		return fmt.Errorf("plan: item %q is of kind %s, not %s: write the kind that it has", j.Item, it.Kind, j.Kind)
+	}
+	*i = Item{it, j.Covers, j.Collateral, Reason{j.Reason, j.Why}, j.Unsure}
+	return nil
+}
+
+// A Reason is why an item is in a plan: a stable code, and a sentence for people.
+type Reason struct {
+	Code string
+	Text string
+}
+
+// Codes of reasons.
+const (
+	ReasonNamed      = "named"            // the user named it
+	ReasonExact      = "exact"            // the one selected entry of its subtree
+	ReasonBelow      = "all-below"        // everything below is selected
+	ReasonEverything = "everything"       // all that is tracked is selected
+	ReasonDirectory  = "directory-itself" // "/dir/", which "/dir/*" may leave alone
+	ReasonFolded     = "folded"           // an entry that stands for all that begins with it
+	ReasonTrouble    = "unnameable"       // no exact item can name what it covers
+	ReasonDoubt      = "in-doubt"         // ends before a spelling that is in doubt
+	ReasonRoot       = "root-object"      // the other path of the default root object
+)
+
+// Totals sum a plan up.
+type Totals struct {
+	Entries    int     `json:"entries"`
+	Selected   int     `json:"selected"`
+	Items      int     `json:"items"`
+	Paths      int     `json:"paths"`
+	Wildcards  int     `json:"wildcards"`
+	Tags       int     `json:"tags"`
+	Collateral int     `json:"collateral"` // entries reached and not selected, each once
+	Uncovered  int     `json:"uncovered"`  // selected entries that no item reaches
+	Price      float64 `json:"price"`      // US dollars, at most
+	Seconds    float64 `json:"seconds"`    // to send all and to see it completed
+}
+
+// Uncovered is a selected entry that no item of the plan reaches.
+type Uncovered struct {
+	Path   string `json:"path"`
+	Reason string `json:"reason"` // a code of cfpath.Trouble
+	// Remedy is the item that would cover it, empty if there is none.
+	Remedy string `json:"remedy"`
+	// RemedyCollateral is how many entries the remedy would reach that are not selected.
+	RemedyCollateral int `json:"remedy_collateral"`
+}
+
+// A Warning is something to know before sending: a stable code, and a sentence
+// that says what to do.
+type Warning struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+// Codes of warnings.
+const (
+	WarnNothing    = "nothing-selected"
+	WarnNotSighted = "not-sighted"
+	WarnIncomplete = "incomplete-coverage"
+	WarnUncovered  = "uncovered"
+	WarnDoubt      = "spelling-in-doubt"
+	WarnCollateral = "collateral"
+	WarnSlow       = "slow"
+)
+
+// An Alternative is another way to cover the selection.
+type Alternative struct {
+	Name       string  `json:"name"`
+	Items      int     `json:"items"`
+	Collateral int     `json:"collateral"`
+	Price      float64 `json:"price"`
+	Seconds    float64 `json:"seconds"`
+}
+
+// Names of alternatives.
+const (
+	EveryPath    = "every-path"    // each selected entry by itself
+	Everything   = "everything"    // "/*"
+	WithComplete = "with-complete" // this selection, were the inventory complete
+)
+
+// A PriceModel says what items cost, each the same, whatever its kind
+// (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/PayingForInvalidation.html).
+type PriceModel struct {
+	FreePaths int     // items that are free yet this month
+	PerPath   float64 // US dollars; 0 is the documented 0.005
+}
+
+// Of returns the price of n items in US dollars.
+func (m PriceModel) Of(n int) float64 {
+	if m.PerPath == 0 {
+		m.PerPath = 0.005
+	}
+	return math.Round(float64(max(0, n-max(0, m.FreePaths)))*m.PerPath*1e6) / 1e6
+}
+
+// Limits are what CloudFront accepts and how long it takes. A zero field is the
+// documented default: 150 paths or tags and one wildcard a second
+// (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/cloudfront-limits.html), and
+// 25 s to complete, which AWS announced for 95 of 100.
+type Limits struct {
+	ItemsPerSecond     float64
+	WildcardsPerSecond float64
+	CompletionSeconds  float64
+}
+
+// WithDefaults returns the limits with nothing left zero.
+func (l Limits) WithDefaults() Limits {
+	set := func(v *float64, d float64) {
+		if !(*v > 0) {
+			*v = d
+		}
+	}
+	set(&l.ItemsPerSecond, 150)
+	set(&l.WildcardsPerSecond, 1)
+	set(&l.CompletionSeconds, 25)
+	return l
+}
+
+// Seconds is how long so many items take: until the last is sent, the two rates
+// running beside each other and the first of each kind going out at once, and then
+// until it completes.
+func (l Limits) Seconds(others, wildcards int) float64 {
+	if others <= 0 && wildcards <= 0 {
+		return 0
+	}
+	l = l.WithDefaults()
+	send := max(0, float64(others-1)/l.ItemsPerSecond, float64(wildcards-1)/l.WildcardsPerSecond)
+	return math.Round((send+l.CompletionSeconds)*1e3) / 1e3
+}
+
+// Compute plans for the inventory that in yields: all of it, in strict byte
+// order of path. An error of in is returned as it is.
+func Compute(in iter.Seq2[Input, error], opts Options) (*Plan, error) {
+	scope, err := newScope(opts.Scope)
+	if err != nil {
+		return nil, err
+	}
+	c := &computation{opts: opts, named: newNamed(opts.Named)}
+	c.tree.init(scope)
+	first := true
+	for input, err := range in {
+		if err != nil {
+			return nil, err
+		}
+		if input.Entry == nil {
+			return nil, fmt.Errorf("plan: no entry after %q: give every input one", c.last)
+		}
+		p := input.Entry.Path
+		if !first && p <= c.last {
+			return nil, fmt.Errorf("plan: %q came after %q: entries must come in byte order, each once", p, c.last)
+		}
+		c.add(&input)
+		c.last, first = p, false
+	}
+	c.tree.finish()
+	return c.plan(), nil
+}
+
+// A computation is one run of Compute.
+type computation struct {
+	opts  Options
+	named *named
+	tree  tree
+	last  string
+
+	totals Totals
+	// flat is the answer where no wildcards may be looked up: the tree then
+	// only says what they would have saved.
+	flat      []Item
+	lookups   int // selected entries that named items do not settle
+	uncovered []*trouble
+
+	// The folded, selected entry that is open: what begins with its path is
+	// reached by whatever covers it.
+	atom     bool
+	atomPath string
+	flatAtom int      // its item in flat, or -1
+	missing  *trouble // itself, if it cannot be named
+}
+
+func (c *computation) add(in *Input) {
+	e := in.Entry
+	c.totals.Entries++
+	if in.Selected {
+		c.totals.Selected++
+	}
+	hit := c.named.visit(e, in.Selected, c.opts.Doubtful)
+	inAtom := c.atom && strings.HasPrefix(e.Path, c.atomPath)
+	if !in.Selected && (hit != missed || inAtom && c.missing == nil) {
+		c.totals.Collateral++
+	}
+	if inAtom {
+		c.inAtom(in.Selected)
+		return
+	}
+	c.atom = false
+
+	l := leaf{path: e.Path, folded: e.Folded}
+	switch {
+	case !in.Selected:
+		c.tree.add(e.Path, nil, e.Folded)
+		return
+	case e.Folded && in.Named && hit == missed:
+		// Partly selected, and that part is cared for: no wildcard over the rest.
+		c.tree.add(e.Path, nil, true)
+		c.tree.top().unselected = 0
+		return
+	case hit == reached:
+		c.tree.addCovered(e.Path)
+		return
+	case hit == spared:
+		// The wildcard reaches all that a folded entry stands for but the directory itself.
+		l.folded, l.spared = false, true
+	}
+	c.lookups++
+	l.judge(c.opts.Doubtful)
+	c.tree.add(e.Path, &l, false)
+	c.atom, c.atomPath, c.flatAtom, c.missing = l.folded, e.Path, -1, l.trouble
+	if c.opts.Exact || !c.opts.Wildcards {
+		c.addFlat(&l)
+	}
+}
+
+func (c *computation) inAtom(selected bool) {
+	g := &c.tree.top().sum
+	if !selected {
+		c.tree.top().unselected++
+		if c.missing != nil {
+			c.tree.mixAll() // it goes nowhere by itself, and must not draw this along
+			return
+		}
+		g.collateral++
+		if c.flatAtom >= 0 {
+			c.flat[c.flatAtom].Collateral++
+		}
+		return
+	}
+	g.covers++
+	if c.missing != nil {
+		c.missing.entries++
+	}
+	if c.flatAtom >= 0 {
+		c.flat[c.flatAtom].Covers++
+	}
+}
+
+func (c *computation) addFlat(l *leaf) {
+	switch {
+	case l.trouble != nil:
+		c.uncovered = append(c.uncovered, l.trouble)
+	case l.folded:
+		c.flatAtom = len(c.flat)
+		c.flat = append(c.flat, Item{Item: cfpath.Item{Kind: cfpath.Wildcard, Text: l.path}, Covers: 1, Reason: foldedReason(l.path),
+			Unsure: l.sure < len(l.path)})
+		if l.directory() {
+			c.flat = append(c.flat, exactItem(l, ReasonDirectory))
+		}
+	default:
+		c.flat = append(c.flat, exactItem(l, l.reason()))
+	}
+}
+
+// plan puts the answer together.
+func (c *computation) plan() *Plan {
+	found := c.tree.items
+	if c.opts.Exact || !c.opts.Wildcards {
+		found = c.flat
+	} else {
+		c.uncovered = c.tree.uncovered
+	}
+	p := &Plan{Totals: c.totals, Items: []Item{}, Uncovered: []Uncovered{}, Warnings: []Warning{}}
+	p.Items = append(p.Items, c.named.items(c.opts.OnlySeen)...)
+	names := len(p.Items)
+	p.Items = append(p.Items, found...)
+	c.addRoot(p)
+	slices.SortStableFunc(p.Items[names:], func(a, b Item) int {
+		return strings.Compare(a.Item.String(), b.Item.String())
+	})
+	slices.SortFunc(c.uncovered, func(a, b *trouble) int { return strings.Compare(a.path, b.path) })
+	for _, t := range c.uncovered {
+		u := Uncovered{Path: t.path, Reason: t.reason}
+		if t.stem > 0 {
+			u.Remedy, u.RemedyCollateral = t.path[:t.stem]+"*", t.collateral
+		}
+		p.Uncovered = append(p.Uncovered, u)
+		p.Totals.Uncovered += t.entries
+	}
+
+	t := &p.Totals
+	for i := range p.Items {
+		switch p.Items[i].Item.Kind {
+		case cfpath.Path:
+			t.Paths++
+		case cfpath.Wildcard:
+			t.Wildcards++
+		case cfpath.Tag:
+			t.Tags++
+		}
+	}
+	t.Items = len(p.Items)
+	t.Price = c.opts.Price.Of(t.Items)
+	t.Seconds = c.opts.Limits.Seconds(t.Paths+t.Tags, t.Wildcards)
+
+	alternative := func(name string, others, wildcards, collateral int) {
+		p.Alternatives = append(p.Alternatives, Alternative{name, others + wildcards, collateral,
+			c.opts.Price.Of(others + wildcards), c.opts.Limits.Seconds(others, wildcards)})
+	}
+	alternative(EveryPath, t.Selected, 0, 0)
+	alternative(Everything, 0, 1, t.Entries-t.Selected)
+	if !c.opts.Exact && !c.opts.Wildcards {
+		others, wildcards := 0, 0
+		for _, list := range [...][]Item{p.Items[:names], c.tree.items} {
+			for i := range list {
+				if list[i].Item.Kind == cfpath.Wildcard {
+					wildcards++
+				} else {
+					others++
+				}
+			}
+		}
+		if others+wildcards < t.Items {
+			alternative(WithComplete, others, wildcards, t.Collateral)
+		}
+	}
+	c.warn(p)
+	return p
+}
+
+// onlyNamed tells whether everything selected goes out as wildcards or tags that were
+// named, so that the plan does not rest on the inventory.
+func (c *computation) onlyNamed() bool {
+	return len(c.named.all) > 0 && len(c.named.exact) == 0 && c.lookups == 0
+}
+
+// addRoot sends the other path of the default root object where one is sent.
+func (c *computation) addRoot(p *Plan) {
+	object := strings.TrimPrefix(c.opts.RootObject, "/")
+	if object == "" {
+		return
+	}
+	object, err := cfpath.Canonical("/" + object)
+	if err != nil {
+		return // no such object can be requested
+	}
+	matches := func(path string) bool {
+		return slices.ContainsFunc(p.Items, func(it Item) bool { return it.Item.Matches(path) })
+	}
+	root, other := matches("/"), matches(object)
+	missing, have := object, "/"
+	switch {
+	case root == other:
+		return
+	case other:
+		missing, have = "/", object
+	}
+	if _, err := cfpath.Name(missing); err != nil {
+		return
+	}
+	p.Items = append(p.Items, Item{Item: cfpath.Item{Kind: cfpath.Path, Text: missing}, Unsure: cfpath.InDoubt(missing),
+		Reason: Reason{ReasonRoot, fmt.Sprintf("CloudFront may hold %s under this path: it is the default root object", have)}})
+}
