@@ -1,0 +1,311 @@
+// Copyright The cftrack Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package dispatch plans invalidations over an inventory and carries them out:
+// opened in the journal, settled, saved before they are sent, sent again under
+// the same reference until CloudFront answers, followed until every edge has
+// processed them, and swept for what passed by meanwhile.
+//
+// A [Dispatcher] owns no goroutine: [Dispatcher.Drive] works in the caller's
+// until the invalidation is done, and several may drive at once, in any number
+// of processes. One of them at a time leads, by the journal's lease.
+package dispatch
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/cf-invalidation-tracker/cftrack/cfpath"
+	"github.com/cf-invalidation-tracker/cftrack/inventory"
+	"github.com/cf-invalidation-tracker/cftrack/journal"
+	"github.com/cf-invalidation-tracker/cftrack/lifetime"
+	"github.com/cf-invalidation-tracker/cftrack/plan"
+	"github.com/cf-invalidation-tracker/cftrack/selector"
+	"github.com/cf-invalidation-tracker/cftrack/store"
+	"github.com/cf-invalidation-tracker/cftrack/storetime"
+)
+
+// The defaults of a request.
+const (
+	DefaultSettle       = 3 * time.Second
+	DefaultMargin       = 2 * time.Second
+	DefaultSweepTimeout = 10 * time.Minute
+	DefaultBatch        = 1000
+)
+
+// MonthlyFreePaths is how many paths a month CloudFront does not charge, over
+// all distributions of an account.
+// https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/PayingForInvalidation.html
+const MonthlyFreePaths = 1000
+
+// Options configures a Dispatcher. The zero value works.
+type Options struct {
+	// Rules decide lifetimes and which queries are part of a path; nil means
+	// CloudFront's defaults.
+	Rules *lifetime.Rules
+	// Scope is what the recorders see; empty means what their sessions state.
+	Scope []string
+	// Limits of CloudFront; the zero value means the documented ones.
+	Limits plan.Limits
+	// Holder names this dispatcher in the journal; empty means a random name.
+	Holder string
+	// FirstLook is how long after an answer CloudFront is first asked whether an
+	// invalidation is complete. Default 3 s; later looks come every 2 s, and
+	// more slowly after a minute.
+	FirstLook time.Duration
+	// GiveUp is how long CloudFront may leave calls without a useful answer
+	// before Drive returns [ErrUndone]. Default 10 min.
+	GiveUp time.Duration
+	// Logger receives what happens; nil discards.
+	Logger *slog.Logger
+	// Random returns a short random word for names; nil means crypto/rand.
+	Random func() string
+}
+
+// A Dispatcher plans and sends the invalidations of one distribution.
+type Dispatcher struct {
+	journal *journal.Journal
+	cdn     CDN
+	opts    Options
+	clock   storetime.Clock
+	pace    pace
+}
+
+// New returns a dispatcher over the inventory and journal in st. It does no I/O.
+// cdn may be nil for planning only.
+func New(st store.Store, distribution string, cdn CDN, opts *Options) *Dispatcher {
+	d := &Dispatcher{journal: journal.Open(st, distribution), cdn: cdn}
+	if opts != nil {
+		d.opts = *opts
+	}
+	if d.opts.Rules == nil {
+		r := lifetime.DefaultRules()
+		d.opts.Rules = &r
+	}
+	if d.opts.Random == nil {
+		d.opts.Random = randomWord
+	}
+	if d.opts.Holder == "" {
+		d.opts.Holder = d.opts.Random()
+	}
+	if d.opts.FirstLook <= 0 {
+		d.opts.FirstLook = 3 * time.Second
+	}
+	if d.opts.GiveUp <= 0 {
+		d.opts.GiveUp = 10 * time.Minute
+	}
+	if d.opts.Logger == nil {
+		d.opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	return d
+}
+
+// randomWord returns ten letters and digits that people can read aloud.
+func randomWord() string {
+	var b [6]byte
+	rand.Read(b[:]) // never fails
+	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b[:]))
+}
+
+// Journal returns the journal that the dispatcher works on.
+func (d *Dispatcher) Journal() *journal.Journal { return d.journal }
+
+// A Request says what to invalidate and how. The zero value of every field but
+// Selector is the default.
+type Request struct {
+	Selector selector.Selector
+	Reason   string
+	By       string
+
+	Exact          bool // every selected entry verbatim, by itself
+	OnlySeen       bool // leave out what was named but never sighted
+	AssumeComplete bool // the caller vouches for the inventory being complete
+	Now            bool // no settling
+	Batch          int  // items a request; default 1,000
+	Settle         time.Duration
+	Margin         time.Duration
+	SweepTimeout   time.Duration
+	// MaxPrice in dollars: a plan that costs more is not sent. 0: no limit.
+	MaxPrice float64
+	// FreePaths left this month; nil: 1,000 less what this journal knows of.
+	FreePaths *int
+}
+
+func (r *Request) options() (journal.Options, error) {
+	o := journal.Options{
+		Exact: r.Exact, OnlySeen: r.OnlySeen, AssumeComplete: r.AssumeComplete,
+		Batch: r.Batch, Settle: r.Settle, Margin: r.Margin, SweepTimeout: r.SweepTimeout,
+		MaxPrice: r.MaxPrice, FreePaths: -1,
+	}
+	if o.Batch < 0 || o.Batch > 3000 {
+		return o, fmt.Errorf("dispatch: a batch of %d items: CloudFront takes 1 to 3,000 in a request", o.Batch)
+	}
+	if math.IsNaN(o.MaxPrice) {
+		return o, errors.New("dispatch: the price limit is not a number")
+	}
+	if o.Batch == 0 {
+		o.Batch = DefaultBatch
+	}
+	if o.Margin <= 0 {
+		o.Margin = DefaultMargin
+	}
+	if o.SweepTimeout <= 0 {
+		o.SweepTimeout = DefaultSweepTimeout
+	}
+	switch {
+	case r.Now:
+		o.Settle = 0
+	case o.Settle <= 0:
+		o.Settle = DefaultSettle
+	}
+	if o.MaxPrice == 0 {
+		o.MaxPrice = -1
+	}
+	if r.FreePaths != nil {
+		o.FreePaths = max(0, *r.FreePaths)
+	}
+	return o, nil
+}
+
+// A Preview is a plan and what it rests on.
+type Preview struct {
+	*plan.Plan
+	Cut      time.Time
+	Coverage journal.Coverage
+	// Young: the newest sighting among the selected ended at this instant.
+	Young time.Time
+	// FreePaths is how many paths were taken as free.
+	FreePaths int
+}
+
+// Plan computes what would be sent now, and sends nothing.
+func (d *Dispatcher) Plan(ctx context.Context, r Request) (*Preview, error) {
+	o, err := r.options()
+	if err != nil {
+		return nil, err
+	}
+	now, err := d.now(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return d.plan(ctx, r.Selector, o, now, now, nil)
+}
+
+// plan computes the plan for a cut at now. skip leaves selected entries out that
+// are taken care of.
+func (d *Dispatcher) plan(ctx context.Context, s selector.Selector, o journal.Options, cut, now time.Time,
+	skip func(*inventory.Entry) bool) (*Preview, error) {
+	c, err := s.Compile()
+	if err != nil {
+		return nil, err
+	}
+	k, err := d.journal.Know(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p := &Preview{Cut: cut, FreePaths: o.FreePaths,
+		Coverage: journal.ComputeCoverage(k, now, d.opts.Rules.Longest())}
+	if p.FreePaths < 0 {
+		p.FreePaths = max(0, MonthlyFreePaths-sentThisMonth(k.Batches, now))
+	}
+	scope := d.opts.Scope
+	if len(scope) == 0 {
+		scope = p.Coverage.Scope
+	}
+	p.Plan, err = plan.Compute(d.inputs(ctx, c, cut, now, skip, p), plan.Options{
+		Named: c.Named(), OnlySeen: o.OnlySeen, Exact: o.Exact,
+		Wildcards: o.AssumeComplete || p.Coverage.Complete,
+		Scope:     scope, Doubtful: d.doubtful,
+		Price: plan.PriceModel{FreePaths: p.FreePaths}, Limits: d.opts.Limits,
+	})
+	return p, err
+}
+
+// inputs yields the whole inventory, marked by what the selector selects.
+func (d *Dispatcher) inputs(ctx context.Context, c *selector.Compiled, cut, now time.Time,
+	skip func(*inventory.Entry) bool, p *Preview) iter.Seq2[plan.Input, error] {
+	return func(yield func(plan.Input, error) bool) {
+		for e, err := range d.journal.Store().Scan(ctx, d.journal.Distribution(), store.Range{Now: now}) {
+			if err != nil {
+				yield(plan.Input{}, err)
+				return
+			}
+			in := plan.Input{Entry: &e, Selected: c.Selects(&e, cut)}
+			if in.Selected && e.Last.After(p.Young) {
+				p.Young = e.Last
+			}
+			if in.Selected && skip != nil && skip(&e) {
+				continue
+			}
+			if !yield(in, nil) {
+				return
+			}
+		}
+	}
+}
+
+// doubtful reports whether AWS leaves open which spelling of a path an
+// invalidation must have: where only some query parameters are in the cache key.
+func (d *Dispatcher) doubtful(path string) bool {
+	_, _, query := cfpath.Split(path)
+	return query && d.opts.Rules.Match(path).Query.Reduces()
+}
+
+// sentThisMonth counts the items accepted in now's calendar month.
+func sentThisMonth(batches []*journal.Batch, now time.Time) int {
+	n := 0
+	y, m, _ := now.UTC().Date()
+	for _, b := range batches {
+		if by, bm, _ := b.Accepted.UTC().Date(); b.Purged() && by == y && bm == m {
+			n += len(b.Items)
+		}
+	}
+	return n
+}
+
+// Open writes an invalidation to the journal, where recorders see it from then
+// on: its cut is the instant of the call. Nothing is sent before [Dispatcher.Drive].
+func (d *Dispatcher) Open(ctx context.Context, r Request) (*journal.Invalidation, error) {
+	o, err := r.options()
+	if err != nil {
+		return nil, err
+	}
+	if r.Selector.Empty() {
+		return nil, errors.New("dispatch: the selector is empty: name what to invalidate")
+	}
+	if _, err := r.Selector.Compile(); err != nil {
+		return nil, err
+	}
+	now, err := d.now(ctx)
+	if err != nil {
+		return nil, err
+	}
+	inv := &journal.Invalidation{Selector: r.Selector, Cut: now, Reason: r.Reason, By: r.By, Options: o}
+	return inv, d.journal.Create(ctx, inv, now, d.opts.Random())
+}
+
+// Invalidate opens an invalidation and drives it to its end.
+func (d *Dispatcher) Invalidate(ctx context.Context, r Request) (*Report, error) {
+	inv, err := d.Open(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return d.Drive(ctx, inv.ID, UntilDone, nil)
+}
+
+// now returns store time, measuring the offset again when the last measurement
+// is old.
+func (d *Dispatcher) now(ctx context.Context) (time.Time, error) {
+	if err := d.clock.Sync(ctx, d.journal.Store()); err != nil {
+		return time.Time{}, err
+	}
+	return d.clock.Now(), nil
+}

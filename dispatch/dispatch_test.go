@@ -1,0 +1,916 @@
+// Copyright The cftrack Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package dispatch_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/cf-invalidation-tracker/cftrack/awscloudfront"
+	"github.com/cf-invalidation-tracker/cftrack/dispatch"
+	"github.com/cf-invalidation-tracker/cftrack/inventory"
+	"github.com/cf-invalidation-tracker/cftrack/journal"
+	"github.com/cf-invalidation-tracker/cftrack/plan"
+	"github.com/cf-invalidation-tracker/cftrack/selector"
+	"github.com/cf-invalidation-tracker/cftrack/simulator"
+	"github.com/cf-invalidation-tracker/cftrack/store"
+	"github.com/cf-invalidation-tracker/cftrack/store/memstore"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const dist = simulator.DefaultDistribution
+
+// A world is a store, a simulated CloudFront and AWS's own client between them,
+// in a bubble of virtual time.
+type world struct {
+	t   *testing.T
+	st  *memstore.Store
+	sim *simulator.Simulator
+	cdn *awscloudfront.Client
+	// fault, if set, decides what goes wrong with a call.
+	fault atomic.Pointer[fault]
+}
+
+type fault func(op string, items []string) *simulator.Fault
+
+// goWrong sets what goes wrong from now on; nil: nothing.
+func (w *world) goWrong(f fault) {
+	if f == nil {
+		w.fault.Store(nil)
+		return
+	}
+	w.fault.Store(&f)
+}
+
+func inWorld(t *testing.T, opts simulator.Options, f func(*testing.T, *world)) {
+	t.Helper()
+	for _, name := range []string{"AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_CLOUDFRONT", "AWS_CA_BUNDLE"} {
+		t.Setenv(name, "")
+	}
+	t.Setenv("AWS_CONFIG_FILE", "/nonexistent")
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{t: t, st: memstore.New()}
+		opts.Intercept = func(op string, r *http.Request) *simulator.Fault {
+			f := w.fault.Load()
+			if f == nil {
+				return nil
+			}
+			var batch struct {
+				Items []string `xml:"Paths>Items>Path"`
+			}
+			if r.Body != nil {
+				body, err := io.ReadAll(r.Body)
+				if err != nil {
+					t.Error(err)
+				}
+				_ = xml.Unmarshal(body, &batch) // GET calls have none
+				r.Body = io.NopCloser(bytes.NewReader(body))
+			}
+			return (*f)(op, batch.Items)
+		}
+		var err error
+		if w.sim, err = simulator.New(nil, &opts); err != nil {
+			t.Fatal(err)
+		}
+		w.cdn, err = awscloudfront.New(t.Context(), awscloudfront.Options{
+			AccessKey: "AKIDEXAMPLE", SecretKey: "secret", Endpoint: "http://api.simulator",
+			HTTPClient: &http.Client{Transport: w.sim.Transport()},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.sim.Close()
+		defer w.st.Close()
+		f(t, w)
+	})
+}
+
+func (w *world) dispatcher() *dispatch.Dispatcher {
+	return dispatch.New(w.st, dist, w.cdn, &dispatch.Options{
+		Limits: plan.Limits{ItemsPerSecond: 150, WildcardsPerSecond: 1},
+	})
+}
+
+// record puts sightings into the inventory that ended an hour ago.
+func (w *world) record(paths ...string) {
+	w.t.Helper()
+	w.recordAt(time.Now().Add(-time.Hour), paths...)
+}
+
+func (w *world) recordAt(end time.Time, paths ...string) {
+	w.t.Helper()
+	var us []inventory.Update
+	for _, p := range paths {
+		s := inventory.Sighting{Path: p, Start: end, End: end, Expires: end.Add(48 * time.Hour)}
+		us = append(us, inventory.Update{Path: p, Record: s.Record()})
+	}
+	if err := w.st.Merge(w.t.Context(), dist, us); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) paths() []string {
+	w.t.Helper()
+	var out []string
+	for e, err := range w.st.Scan(w.t.Context(), dist, store.Range{Now: time.Now()}) {
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		out = append(out, e.Path)
+	}
+	return out
+}
+
+// sent returns the items that CloudFront accepted, a list for each batch.
+func (w *world) sent() [][]string {
+	var out [][]string
+	for _, inv := range w.sim.Invalidations() {
+		out = append(out, inv.Items)
+	}
+	return out
+}
+
+func pattern(p ...string) dispatch.Request {
+	return dispatch.Request{Selector: selector.Selector{Patterns: p}}
+}
+
+func (w *world) invalidate(r dispatch.Request) *dispatch.Report {
+	w.t.Helper()
+	rep, err := w.dispatcher().Invalidate(w.t.Context(), r)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return rep
+}
+
+func want[T any](t *testing.T, what string, got, want T) {
+	t.Helper()
+	if g, w := fmt.Sprintf("%q", any(got)), fmt.Sprintf("%q", any(want)); g != w {
+		t.Errorf("%s:\n got %s\nwant %s", what, g, w)
+	}
+}
+
+func TestInvalidateSendsForgetsAndCompletes(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		w.record("/a", "/b", "/blog/1", "/blog/2", "/blog/2?x=1")
+		r := pattern("/blog/*")
+		r.Reason = "release 7"
+		start := time.Now()
+		rep := w.invalidate(r)
+		if rep.State != journal.Completed || rep.Items != 1 || rep.Reason != "release 7" || rep.Price != 0 {
+			t.Errorf("%+v", rep)
+		}
+		want(t, "sent", w.sent(), [][]string{{"/blog/*"}})
+		want(t, "left", w.paths(), []string{"/a", "/b"})
+		if d := time.Since(start); d > 5*time.Second {
+			t.Errorf("took %v with nobody to wait for", d)
+		}
+		if b := rep.Batches[0]; b.State != journal.BatchDone || b.InvalidationID == "" ||
+			b.CallerReference != w.sim.Invalidations()[0].CallerReference {
+			t.Errorf("%+v", b)
+		}
+	})
+}
+
+func TestNothingSelectedSendsNothing(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		w.record("/a")
+		rep := w.invalidate(dispatch.Request{Selector: selector.Selector{Prefixes: []string{"/none"}}})
+		if rep.State != journal.Completed || rep.Items != 0 || len(rep.Batches) != 0 || len(w.sent()) != 0 {
+			t.Errorf("%+v, sent %v", rep, w.sent())
+		}
+		want(t, "left", w.paths(), []string{"/a"})
+	})
+}
+
+func TestVerbatimInBatchesOfAThousand(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		var paths []string
+		for i := range 2500 {
+			paths = append(paths, fmt.Sprintf("/p/%04d", i))
+		}
+		w.record(paths...)
+		rep := w.invalidate(dispatch.Request{Selector: selector.Selector{All: true}, Exact: true})
+		var sizes []int
+		var all []string
+		for _, s := range w.sent() {
+			sizes, all = append(sizes, len(s)), append(all, s...)
+		}
+		want(t, "batches", fmt.Sprint(sizes), "[1000 1000 500]")
+		if slices.Sort(all); !slices.Equal(all, paths) {
+			t.Error("what was sent is not what was tracked, verbatim")
+		}
+		if rep.State != journal.Completed || rep.Items != 2500 || rep.Price != 7.5 || len(w.paths()) != 0 {
+			t.Errorf("%s, %d items, $%v, %d left", rep.State, rep.Items, rep.Price, len(w.paths()))
+		}
+	})
+}
+
+func TestABatchOfAnExactMultipleSendsNoEmptyOne(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		w.record("/1", "/2", "/3", "/4")
+		w.invalidate(dispatch.Request{Selector: selector.Selector{All: true}, Exact: true, Batch: 2})
+		want(t, "sent", w.sent(), [][]string{{"/1", "/2"}, {"/3", "/4"}})
+	})
+}
+
+// What was recorded while a batch was on its way must stay.
+func TestForgettingIsConditional(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		w.record("/a", "/b")
+		w.goWrong(func(op string, _ []string) *simulator.Fault {
+			if op == simulator.CreateInvalidation {
+				w.recordAt(time.Now(), "/b", "/c")
+			}
+			return nil
+		})
+		w.invalidate(dispatch.Request{Selector: selector.Selector{All: true}})
+		want(t, "left", w.paths(), []string{"/b", "/c"})
+	})
+}
+
+func TestLostAnswersAreBilledOnce(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		w.record("/a", "/b")
+		calls := 0
+		w.goWrong(func(op string, _ []string) *simulator.Fault {
+			if op != simulator.CreateInvalidation {
+				return nil
+			}
+			if calls++; calls <= 3 {
+				return simulator.LostAnswer()
+			}
+			return nil
+		})
+		rep := w.invalidate(dispatch.Request{Selector: selector.Selector{All: true}})
+		if rep.State != journal.Completed || w.sim.Billed() != 2 || calls != 4 {
+			t.Errorf("%s, billed %d items in %d calls", rep.State, w.sim.Billed(), calls)
+		}
+	})
+}
+
+func TestPushBackIsWaitedOut(t *testing.T) {
+	for name, fault := range map[string]func() *simulator.Fault{
+		"throttling": simulator.Throttling, "too many in progress": simulator.TooManyInvalidationsInProgress,
+		"internal error": simulator.ServiceUnavailable, "lost request": simulator.LostRequest,
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+				w.record("/a")
+				var creates int
+				w.goWrong(func(op string, _ []string) *simulator.Fault {
+					if op == simulator.CreateInvalidation {
+						creates++
+					}
+					if creates < 8 {
+						return fault()
+					}
+					return nil
+				})
+				start := time.Now()
+				rep := w.invalidate(pattern("/a"))
+				if rep.State != journal.Completed || w.sim.Billed() != 1 || creates != 8 {
+					t.Errorf("%s, billed %d, %d calls", rep.State, w.sim.Billed(), creates)
+				}
+				if d := time.Since(start); d < 20*time.Second || d > 3*time.Minute {
+					t.Errorf("seven refusals were waited out in %v", d)
+				}
+			})
+		})
+	}
+}
+
+func TestGivingUpLosesNothing(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		w.record("/a")
+		w.goWrong(func(string, []string) *simulator.Fault { return simulator.ServiceUnavailable() })
+		rep, err := w.dispatcher().Invalidate(t.Context(), pattern("/a"))
+		if !errors.Is(err, dispatch.ErrUndone) || rep == nil || rep.State != journal.Sending {
+			t.Fatalf("%+v, %v", rep, err)
+		}
+		want(t, "left", w.paths(), []string{"/a"})
+		w.goWrong(nil)
+		rep, err = w.dispatcher().Drive(t.Context(), rep.ID, dispatch.UntilDone, nil)
+		if err != nil || rep.State != journal.Completed || len(rep.Batches) != 1 {
+			t.Fatalf("resumed: %+v, %v", rep, err)
+		}
+	})
+}
+
+func TestABadItemIsIsolated(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		w.record("/1", "/2", "/bad", "/4", "/5")
+		w.goWrong(func(op string, items []string) *simulator.Fault {
+			if slices.Contains(items, "/bad") {
+				return &simulator.Fault{Status: 400, Code: "InvalidArgument",
+					Message: "Your request contains one or more invalid invalidation paths."}
+			}
+			return nil
+		})
+		rep := w.invalidate(dispatch.Request{Selector: selector.Selector{All: true}, Exact: true})
+		if rep.State != journal.Partial || len(rep.Uncovered) != 1 || rep.Uncovered[0].Item != "/bad" ||
+			!strings.Contains(rep.Uncovered[0].Reason, "invalid invalidation paths") {
+			t.Errorf("%s, uncovered %+v", rep.State, rep.Uncovered)
+		}
+		want(t, "left", w.paths(), []string{"/bad"})
+		if w.sim.Billed() != 4 || rep.Items != 4 {
+			t.Errorf("billed %d, reported %d", w.sim.Billed(), rep.Items)
+		}
+	})
+}
+
+func TestRefusalsAreExplained(t *testing.T) {
+	for _, tc := range []struct {
+		name, distribution string
+		fault              *simulator.Fault
+		code, says         string
+	}{
+		{"no permission", dist, simulator.AccessDenied(), "AccessDenied", `"cloudfront:CreateInvalidation","cloudfront:GetInvalidation"`},
+		{"no such distribution", "EOTHER", nil, "NoSuchDistribution", "EOTHER is not a distribution of this account"},
+		{"bad credentials", dist, &simulator.Fault{Status: 403, Code: "InvalidClientTokenId", Message: "The security token included in the request is invalid."},
+			"InvalidClientTokenId", "check the credentials"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+				w.goWrong(func(string, []string) *simulator.Fault { return tc.fault })
+				d := dispatch.New(w.st, tc.distribution, w.cdn, nil)
+				rep, err := d.Invalidate(t.Context(), pattern("/a"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if rep.State != journal.Failed || rep.Code != tc.code || !strings.Contains(rep.Error, tc.says) {
+					t.Errorf("%s, %s: %s", rep.State, rep.Code, rep.Error)
+				}
+				if tc.fault == nil {
+					return
+				}
+				// The cause is mended: it goes on where it was.
+				w.goWrong(nil)
+				if _, err := d.Journal().Reopen(t.Context(), rep.ID); err != nil {
+					t.Fatal(err)
+				}
+				again, err := d.Drive(t.Context(), rep.ID, dispatch.UntilDone, nil)
+				if err != nil || again.State != journal.Completed || len(again.Batches) != 1 ||
+					again.Batches[0].CallerReference != rep.Batches[0].CallerReference {
+					t.Errorf("resumed: %+v, %v", again, err)
+				}
+			})
+		})
+	}
+}
+
+func TestMissingCredentials(t *testing.T) {
+	for _, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"} {
+		t.Setenv(name, "")
+	}
+	t.Setenv("AWS_CONFIG_FILE", "/nonexistent")
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+	c, err := awscloudfront.New(t.Context(), awscloudfront.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.CreateInvalidation(t.Context(), dist, "ref", []string{"/a"})
+	var e *dispatch.Error
+	if !errors.As(err, &e) || e.Kind != dispatch.BadCredentials || !strings.Contains(e.Hint, "AWS_PROFILE") {
+		t.Fatalf("%v", err)
+	}
+}
+
+func TestWithoutPermissionToLook(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		w.record("/a")
+		denied := true
+		w.goWrong(func(op string, _ []string) *simulator.Fault {
+			if denied && op == simulator.GetInvalidation {
+				return simulator.AccessDenied()
+			}
+			return nil
+		})
+		d := w.dispatcher()
+		rep, err := d.Invalidate(t.Context(), pattern("/a"))
+		if !errors.Is(err, dispatch.ErrUndone) || !strings.Contains(rep.NotFollowed, "cloudfront:GetInvalidation") ||
+			rep.Batches[0].State != journal.Accepted || len(w.sent()) != 1 {
+			t.Fatalf("%+v, %v", rep, err)
+		}
+		denied = false
+		if _, err := d.Journal().Reopen(t.Context(), rep.ID); err != nil {
+			t.Fatal(err)
+		}
+		if rep, err = d.Drive(t.Context(), rep.ID, dispatch.UntilDone, nil); err != nil || rep.State != journal.Completed {
+			t.Fatalf("%+v, %v", rep, err)
+		}
+	})
+}
+
+func TestPriceGuard(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		w.record("/1", "/2", "/3")
+		none := 0
+		r := dispatch.Request{Selector: selector.Selector{All: true}, Exact: true, MaxPrice: 0.01, FreePaths: &none}
+		rep := w.invalidate(r)
+		if rep.State != journal.Failed || rep.Code != "price-guard" || len(w.sent()) != 0 || len(w.paths()) != 3 {
+			t.Errorf("%s %s, sent %v", rep.State, rep.Code, w.sent())
+		}
+		r.MaxPrice = 0.015
+		if rep = w.invalidate(r); rep.State != journal.Completed || rep.Price != 0.015 {
+			t.Errorf("at the limit: %s $%v", rep.State, rep.Price)
+		}
+	})
+}
+
+func TestFreePathsAreCountedOverTheMonth(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		paths := make([]string, 995)
+		for i := range paths {
+			paths[i] = fmt.Sprintf("/%d", i)
+		}
+		w.record(paths...)
+		d := w.dispatcher()
+		w.invalidate(dispatch.Request{Selector: selector.Selector{All: true}, Exact: true})
+		p, err := d.Plan(t.Context(), pattern("/a", "/b"))
+		if err != nil || p.FreePaths != 5 || p.Totals.Price != 0 {
+			t.Fatalf("%d free, $%v, %v", p.FreePaths, p.Totals.Price, err)
+		}
+		time.Sleep(32 * 24 * time.Hour)
+		if p, err = d.Plan(t.Context(), pattern("/a")); err != nil || p.FreePaths != 1000 {
+			t.Fatalf("%d free next month, %v", p.FreePaths, err)
+		}
+	})
+}
+
+// dying is a store that fails for good after a number of writes, as a process
+// does that is killed between two of them.
+type dying struct {
+	store.Store
+	left atomic.Int64
+}
+
+var errKilled = errors.New("killed")
+
+func (s *dying) Commit(ctx context.Context, d string, t store.Transaction) (uint64, error) {
+	if s.left.Add(-1) < 0 {
+		return 0, errKilled
+	}
+	return s.Store.Commit(ctx, d, t)
+}
+
+func (s *dying) Clear(ctx context.Context, d string, c []store.Condition) (int, error) {
+	if s.left.Add(-1) < 0 {
+		return 0, errKilled
+	}
+	return s.Store.Clear(ctx, d, c)
+}
+
+// A dispatcher is killed before each of its writes in turn; another goes on.
+func TestKilledBetweenAnyTwoWrites(t *testing.T) {
+	for n := int64(1); ; n++ {
+		finished := false
+		inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+			w.record("/a", "/b", "/c", "/d", "/e")
+			r := dispatch.Request{Selector: selector.Selector{Patterns: []string{"/[abcd]", "/a", "/b", "/c", "/d"}}, Batch: 2}
+			inv, err := w.dispatcher().Open(t.Context(), r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			st := &dying{Store: w.st}
+			st.left.Store(n)
+			rep, err := dispatch.New(st, dist, w.cdn, nil).Drive(t.Context(), inv.ID, dispatch.UntilDone, nil)
+			if err == nil {
+				finished = true
+			} else if !errors.Is(err, errKilled) {
+				t.Fatal(err)
+			} else if rep, err = w.dispatcher().Drive(t.Context(), inv.ID, dispatch.UntilDone, nil); err != nil {
+				t.Fatal(err)
+			}
+			if rep.State != journal.Completed {
+				t.Errorf("killed at write %d: %s", n, rep.State)
+			}
+			var all []string
+			for _, s := range w.sent() {
+				all = append(all, s...)
+			}
+			slices.Sort(all)
+			want(t, fmt.Sprintf("killed at write %d: billed", n), all, []string{"/%5Babcd%5D", "/a", "/b", "/c", "/d"})
+			want(t, "left", w.paths(), []string{"/e"})
+		})
+		if finished {
+			if n < 8 {
+				t.Errorf("only %d writes", n)
+			}
+			return
+		}
+	}
+}
+
+func TestOldBatchesAreLookedForBeforeTheyAreSentAgain(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		w.record("/a")
+		w.goWrong(func(op string, _ []string) *simulator.Fault {
+			if op == simulator.CreateInvalidation {
+				return simulator.LostAnswer()
+			}
+			return simulator.ServiceUnavailable()
+		})
+		rep, err := w.dispatcher().Invalidate(t.Context(), pattern("/a"))
+		if !errors.Is(err, dispatch.ErrUndone) {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Hour)
+		calls := w.sim.Calls()[simulator.CreateInvalidation]
+		w.goWrong(nil)
+		if rep, err = w.dispatcher().Drive(t.Context(), rep.ID, dispatch.UntilDone, nil); err != nil || rep.State != journal.Completed {
+			t.Fatalf("%+v, %v", rep, err)
+		}
+		if w.sim.Calls()[simulator.CreateInvalidation] != calls || w.sim.Billed() != 1 {
+			t.Errorf("sent again after hours without looking: billed %d", w.sim.Billed())
+		}
+	})
+}
+
+func TestAnotherDispatcherTakesOver(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		w.record("/a")
+		w.goWrong(func(string, []string) *simulator.Fault { return simulator.ServiceUnavailable() })
+		first, stop := context.WithCancel(t.Context())
+		inv, err := w.dispatcher().Open(t.Context(), pattern("/a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error)
+		go func() {
+			_, err := w.dispatcher().Drive(first, inv.ID, dispatch.UntilDone, nil)
+			done <- err
+		}()
+		time.Sleep(5 * time.Second)
+		go func() {
+			rep, err := w.dispatcher().Drive(t.Context(), inv.ID, dispatch.UntilDone, nil)
+			if err == nil && rep.State != journal.Completed {
+				err = fmt.Errorf("%+v", rep)
+			}
+			done <- err
+		}()
+		time.Sleep(5 * time.Second)
+		w.goWrong(nil)
+		stop()
+		if err := <-done; !errors.Is(err, dispatch.ErrUndone) || !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if w.sim.Billed() != 1 {
+			t.Errorf("billed %d", w.sim.Billed())
+		}
+	})
+}
+
+func TestOneProcessDrivesSeveralAtOnce(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		d := w.dispatcher()
+		done := make(chan error)
+		for i := range 4 {
+			go func() {
+				rep, err := d.Invalidate(t.Context(), pattern(fmt.Sprintf("/%d", i)))
+				if err == nil && rep.State != journal.Completed {
+					err = fmt.Errorf("%+v", rep)
+				}
+				done <- err
+			}()
+		}
+		for range 4 {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		if w.sim.Billed() != 4 {
+			t.Errorf("billed %d", w.sim.Billed())
+		}
+	})
+}
+
+func TestCancelSettlesWhatIsUnanswered(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		w.record("/1", "/2", "/3", "/4")
+		w.goWrong(func(op string, items []string) *simulator.Fault {
+			if op == simulator.CreateInvalidation {
+				return simulator.LostAnswer()
+			}
+			return nil
+		})
+		d := w.dispatcher()
+		r := dispatch.Request{Selector: selector.Selector{All: true}, Exact: true, Batch: 2}
+		inv, err := d.Open(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, stop := context.WithTimeout(t.Context(), 3*time.Second)
+		defer stop()
+		if _, err := d.Drive(c, inv.ID, dispatch.UntilDone, nil); !errors.Is(err, dispatch.ErrUndone) {
+			t.Fatal(err)
+		}
+		w.goWrong(nil)
+		if _, err := d.Journal().RequestCancel(t.Context(), inv.ID); err != nil {
+			t.Fatal(err)
+		}
+		rep, err := d.Drive(t.Context(), inv.ID, dispatch.UntilDone, nil)
+		if err != nil || rep.State != journal.Cancelled || len(rep.Batches) != 1 || rep.Batches[0].InvalidationID == "" {
+			t.Fatalf("%+v, %v", rep, err)
+		}
+		want(t, "sent", w.sent(), [][]string{{"/1", "/2"}})
+		want(t, "left", w.paths(), []string{"/3", "/4"})
+	})
+}
+
+// session opens a recorder's session and keeps it renewed until the test ends.
+func (w *world) session(id string, acks *atomic.Uint64) *journal.Session {
+	w.t.Helper()
+	j := journal.Open(w.st, dist)
+	s := &journal.Session{ID: id, Recorder: "web " + id, Lease: 10 * time.Second}
+	if err := j.OpenSession(w.t.Context(), s, time.Now()); err != nil {
+		w.t.Fatal(err)
+	}
+	if acks != nil {
+		ctx, stop := context.WithCancel(context.Background())
+		var alive sync.WaitGroup
+		w.t.Cleanup(func() { stop(); alive.Wait() })
+		tick := time.NewTicker(time.Second)
+		alive.Go(func() {
+			defer tick.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-tick.C:
+				}
+				for n := s.Acked + 1; n <= acks.Load(); n++ {
+					s.Ack(n)
+				}
+				if err := j.Renew(ctx, s, time.Now(), nil, nil); err != nil {
+					return
+				}
+			}
+		})
+	}
+	return s
+}
+
+func TestSettlingWaitsForRecorders(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		var acks atomic.Uint64
+		acks.Store(9)
+		w.session("a", &acks)
+		start := time.Now()
+		w.invalidate(pattern("/a"))
+		if d := w.sim.Invalidations()[0].Created.Sub(start); d < 3*time.Second || d > 4*time.Second {
+			t.Errorf("sent after %v", d)
+		}
+		r := pattern("/a")
+		r.Now = true
+		start = time.Now()
+		w.invalidate(r)
+		if d := w.sim.Invalidations()[1].Created.Sub(start); d > 50*time.Millisecond {
+			t.Errorf("--now sent after %v", d)
+		}
+	})
+}
+
+func TestAYoungEntryIsWaitedForWithoutRecorders(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		w.recordAt(time.Now().Add(-time.Second), "/a")
+		start := time.Now()
+		w.invalidate(pattern("/a"))
+		if d := w.sim.Invalidations()[0].Created.Sub(start); d < 2*time.Second || d > 3*time.Second {
+			t.Errorf("sent after %v", d)
+		}
+	})
+}
+
+func TestCompletionWaitsForAcknowledgements(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		var acks atomic.Uint64
+		w.session("slow", &acks)
+		time.AfterFunc(time.Minute, func() { acks.Store(1) })
+		start := time.Now()
+		var held bool
+		d := w.dispatcher()
+		inv, err := d.Open(t.Context(), pattern("/a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		rep, err := d.Drive(t.Context(), inv.ID, dispatch.UntilDone, func(r *dispatch.Report) {
+			held = held || slices.Contains(r.Holding, "recorder web slow")
+		})
+		if err != nil || rep.State != journal.Completed || !held {
+			t.Fatalf("%+v, held %v, %v", rep, held, err)
+		}
+		if d := time.Since(start); d < time.Minute {
+			t.Errorf("completed after %v", d)
+		}
+	})
+}
+
+func TestTheSweepDoesNotWaitForEver(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		var acks atomic.Uint64
+		w.session("stuck", &acks)
+		r := pattern("/a")
+		r.SweepTimeout = time.Minute
+		rep, err := w.dispatcher().Invalidate(t.Context(), r)
+		if !errors.Is(err, dispatch.ErrUndone) || !strings.Contains(err.Error(), "web stuck") || rep.State != journal.Sweeping {
+			t.Fatalf("%+v, %v", rep, err)
+		}
+	})
+}
+
+// The known purge race: a response began before the cut and ended after the
+// purge was sent.
+func TestStragglersAreFollowedUp(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		var acks atomic.Uint64
+		s := w.session("web", nil)
+		w.record("/a", "/b")
+		d := w.dispatcher()
+		j := d.Journal()
+		inv, err := d.Open(t.Context(), pattern("/a", "/b"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			time.Sleep(8 * time.Second) // the purge was sent after 3
+			end := time.Now()
+			w.recordAt(end, "/a")
+			rs := []journal.Report{
+				{Invalidation: inv.Number, Path: "/a", Start: inv.Cut.Add(-time.Second), End: end},
+				{Invalidation: inv.Number, Path: "/b", Start: inv.Cut.Add(-time.Second), End: inv.Cut.Add(-time.Second)},
+			}
+			acks.Store(1)
+			s.Ack(1)
+			if err := j.Renew(t.Context(), s, time.Now(), rs, nil); err != nil {
+				t.Error(err)
+			}
+			if err := j.CloseSession(t.Context(), s); err != nil {
+				t.Error(err)
+			}
+		}()
+		rep, err := d.Drive(t.Context(), inv.ID, dispatch.UntilDone, nil)
+		if err != nil || rep.State != journal.Completed || rep.FollowUps != 1 {
+			t.Fatalf("%+v, %v", rep, err)
+		}
+		want(t, "sent", w.sent(), [][]string{{"/a", "/b"}, {"/a"}})
+		invs := w.sim.Invalidations()
+		if gap := invs[1].Created.Sub(invs[0].Created); gap < 7*time.Second {
+			t.Errorf("followed up %v after the first batch, before the straggler had drained", gap)
+		}
+		want(t, "left", w.paths(), []string(nil))
+	})
+}
+
+func TestALateReportReopens(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		d := w.dispatcher()
+		rep := w.invalidate(pattern("/a"))
+		late := journal.Report{Invalidation: 1, Path: "/a", Start: rep.Cut.Add(-time.Minute), End: time.Now()}
+		if err := d.Journal().PutReports(t.Context(), "late", []journal.Report{late}); err != nil {
+			t.Fatal(err)
+		}
+		other := w.invalidate(pattern("/other"))
+		if other.State != journal.Completed {
+			t.Fatal(other.State)
+		}
+		rep, err := d.Drive(t.Context(), rep.ID, dispatch.UntilDone, nil)
+		if err != nil || rep.State != journal.Completed {
+			t.Fatalf("%+v, %v", rep, err)
+		}
+		for i := 0; rep.FollowUps == 0 && i < 3; i++ { // the first look finds it completed, until a leader reads the report
+			w.invalidate(pattern("/more"))
+			if rep, err = d.Status(t.Context(), rep.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if rep.FollowUps != 1 {
+			t.Fatalf("%+v", rep)
+		}
+	})
+}
+
+func TestADeadRecorderIsSpokenFor(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		w.session("dead", nil)
+		time.Sleep(time.Minute)
+		w.record("/a")
+		w.goWrong(func(op string, items []string) *simulator.Fault {
+			if op == simulator.CreateInvalidation && len(w.sent()) == 0 {
+				w.recordAt(time.Now(), "/a") // it may hold older content: whose it was died
+			}
+			return nil
+		})
+		rep := w.invalidate(pattern("/a"))
+		if rep.State != journal.Completed || rep.FollowUps != 1 {
+			t.Fatalf("%+v", rep)
+		}
+		want(t, "sent", w.sent(), [][]string{{"/a"}, {"/a"}})
+	})
+}
+
+func TestADoubtfulSpellingIsFollowedUpOnce(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		w.session("dead", nil)
+		time.Sleep(time.Minute)
+		w.record("/it%27s")
+		if rep := w.invalidate(pattern("/it%27s")); rep.State != journal.Completed || rep.FollowUps != 0 {
+			t.Fatalf("nobody sighted it meanwhile: %+v", rep)
+		}
+		w.goWrong(func(op string, items []string) *simulator.Fault {
+			if op == simulator.CreateInvalidation && len(w.sent()) == 1 {
+				w.recordAt(time.Now(), "/it%27s")
+			}
+			return nil
+		})
+		rep := w.invalidate(pattern("/it%27s"))
+		if rep.FollowUps != 1 || rep.State != journal.Partial || len(rep.Uncovered) != 1 || rep.Uncovered[0].Remedy != "/it*" {
+			t.Fatalf("%+v", rep)
+		}
+		want(t, "left", w.paths(), []string{"/it%27s"})
+	})
+}
+
+func TestUnnameablePathsAreReported(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		w.record("/main~1.js", "/other")
+		rep := w.invalidate(dispatch.Request{Selector: selector.Selector{Regexps: []string{"main"}}})
+		if rep.State != journal.Partial || rep.Items != 0 || len(rep.Uncovered) != 1 || rep.Uncovered[0].Remedy != "/main*" {
+			t.Fatalf("%+v", rep)
+		}
+		want(t, "left", w.paths(), []string{"/main~1.js", "/other"})
+		r := dispatch.Request{Selector: selector.Selector{Regexps: []string{"main"}}, AssumeComplete: true}
+		if rep = w.invalidate(r); rep.State != journal.Completed || rep.Items != 1 {
+			t.Fatalf("vouched for: %+v", rep)
+		}
+		want(t, "left", w.paths(), []string{"/other"})
+	})
+}
+
+// A wildcard that nobody typed is checked again right before it is saved.
+func TestAWildcardIsCheckedOnceMore(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		var us []inventory.Update
+		at := time.Now().Add(-time.Hour)
+		for _, p := range []string{"/b/1", "/b/2", "/c/1", "/c/2", "/d"} {
+			s := inventory.Sighting{Path: p, End: at, Expires: at.Add(9 * time.Hour), Tags: []string{"x"}}
+			if p == "/d" {
+				s.Tags = nil
+			}
+			us = append(us, inventory.Update{Path: p, Record: s.Record()})
+		}
+		if err := w.st.Merge(t.Context(), dist, us); err != nil {
+			t.Fatal(err)
+		}
+		w.goWrong(func(op string, items []string) *simulator.Fault {
+			if op == simulator.CreateInvalidation && len(w.sent()) == 0 {
+				w.recordAt(time.Now(), "/c/untagged")
+			}
+			return nil
+		})
+		w.invalidate(dispatch.Request{Selector: selector.Selector{Tags: []string{"x"}}, AssumeComplete: true, Batch: 1})
+		for _, s := range w.sent() {
+			for _, item := range s {
+				if item == "/c*" || item == "/c/*" {
+					t.Errorf("sent %s, which hits /c/untagged", item)
+				}
+			}
+		}
+		if got := w.paths(); !slices.Equal(got, []string{"/c/untagged", "/d"}) {
+			t.Errorf("left %v", got)
+		}
+	})
+}
+
+func TestTenantsHaveTheirOwnOperations(t *testing.T) {
+	inWorld(t, simulator.Options{Tenants: []string{"dt_1"}}, func(t *testing.T, w *world) {
+		rep, err := dispatch.New(w.st, "dt_1", w.cdn, nil).Invalidate(t.Context(), pattern("/a"))
+		if err != nil || rep.State != journal.Completed {
+			t.Fatalf("%+v, %v", rep, err)
+		}
+		if inv := w.sim.Invalidations()[0]; !inv.Tenant || inv.Target != "dt_1" {
+			t.Fatalf("%+v", inv)
+		}
+	})
+}

@@ -1,0 +1,301 @@
+// Copyright The cftrack Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cf-invalidation-tracker/cftrack/journal"
+	"github.com/cf-invalidation-tracker/cftrack/selector"
+	"github.com/cf-invalidation-tracker/cftrack/store"
+)
+
+// A Goal says how far Drive goes.
+type Goal uint8
+
+const (
+	// UntilDone drives to the end.
+	UntilDone Goal = iota
+	// UntilAccepted stops once CloudFront has accepted everything; who follows is
+	// whoever drives next.
+	UntilAccepted
+)
+
+const (
+	// leaseFor is how long a dispatcher that died is waited for. It is renewed
+	// when half is over, and no call to the CDN lasts longer than callTimeout.
+	leaseFor    = 20 * time.Second
+	callTimeout = 8 * time.Second
+
+	// idle is how long a look at the journal may be put off.
+	idle = time.Second
+
+	// lookup is the age from which a saved batch is looked for at the CDN before
+	// it is sent again: how long CloudFront remembers a reference is not known.
+	lookup = time.Hour
+)
+
+// ErrUndone: something was left undone, but nothing is lost; a later Drive of
+// the same invalidation goes on. The error that wraps it says what.
+var ErrUndone = errors.New("left undone; nothing is lost")
+
+// Drive carries an invalidation out until the goal is reached, and with it,
+// while it leads, whatever else is open for the distribution. progress, if not
+// nil, is called in the same goroutine whenever something changed.
+//
+// When Drive returns an error, the report says how far things are, if it could
+// be read. The error wraps [ErrUndone] where resuming helps. The invalidation
+// itself having failed is not an error of Drive: the report's state says so.
+func (d *Dispatcher) Drive(ctx context.Context, id string, goal Goal, progress func(*Report)) (*Report, error) {
+	var (
+		l      leader
+		report *Report
+		shown  string
+	)
+	defer func() {
+		if l.lease == nil {
+			return
+		}
+		// The caller's context may be over; giving up the lease is a courtesy
+		// with a bound of its own.
+		c, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		if err := l.lease.Release(c); err != nil {
+			d.opts.Logger.Info("lease not released; it runs out by itself", "err", err)
+		}
+	}()
+	for {
+		now, err := d.now(ctx)
+		if err != nil {
+			return report, err
+		}
+		if err = d.lead(ctx, &l, now); err != nil {
+			return report, err
+		}
+		wait := idle
+		if l.lease != nil {
+			wait, err = d.round(ctx, &l)
+			if errors.Is(err, journal.ErrLeaseLost) {
+				d.opts.Logger.Warn("another dispatcher took over")
+				l = leader{name: l.name}
+			} else if err != nil {
+				return report, err
+			}
+		}
+		r, err := d.Status(ctx, id)
+		if err != nil {
+			return report, err
+		}
+		mine := l.find(r.ID)
+		if mine != nil {
+			r.Holding = append(r.Holding, mine.holding...)
+		}
+		report = r
+		if s := fmt.Sprint(r.State, r.Items, r.FollowUps, r.Batches, r.Holding); progress != nil && s != shown {
+			progress(r)
+			shown = s
+		}
+		if done, err := d.reached(r, goal, mine, now); done {
+			return r, err
+		}
+		if err := pause(ctx, wait); err != nil {
+			return report, fmt.Errorf("%w: %s is %s: %w", ErrUndone, r.ID, r.State, err)
+		}
+	}
+}
+
+// A leader is a dispatcher that holds the lease, if it does.
+type leader struct {
+	name  string
+	lease *journal.Lease
+	runs  map[uint64]*run
+	after uint64 // all invalidations up to this one have ended
+}
+
+// find returns the run of an ID, if it is open here.
+func (l *leader) find(id string) *run {
+	for _, r := range l.runs {
+		if r.inv.ID == id {
+			return r
+		}
+	}
+	return nil
+}
+
+// reached decides whether Drive is over, and with what error.
+func (d *Dispatcher) reached(r *Report, goal Goal, mine *run, now time.Time) (bool, error) {
+	if r.State.Ended() {
+		return true, nil
+	}
+	if goal == UntilAccepted && r.State != journal.Sending {
+		return true, nil
+	}
+	if r.NotFollowed != "" {
+		return true, fmt.Errorf("%w: everything was sent, but %s", ErrUndone, r.NotFollowed)
+	}
+	if mine == nil {
+		return false, nil
+	}
+	if mine.trouble != nil && now.Sub(mine.troubleSince) > d.opts.GiveUp {
+		return true, fmt.Errorf("%w: CloudFront has not taken a call for %s: %w", ErrUndone,
+			now.Sub(mine.troubleSince).Round(time.Second), mine.trouble)
+	}
+	if r.State == journal.Sweeping && !mine.sweepSince.IsZero() &&
+		now.Sub(mine.sweepSince) > mine.inv.Options.SweepTimeout && len(mine.holding) > 0 {
+		return true, fmt.Errorf("%w: the sweep waits for %s", ErrUndone, mine.holding[0])
+	}
+	return false, nil
+}
+
+// lead renews the lease, or tries to get it.
+func (d *Dispatcher) lead(ctx context.Context, l *leader, now time.Time) error {
+	if l.lease == nil {
+		if l.name == "" {
+			l.name = d.opts.Holder + "/" + d.opts.Random() // one dispatcher may drive in several goroutines
+		}
+		lease, _, err := d.journal.Acquire(ctx, l.name, now, leaseFor)
+		*l = leader{name: l.name, lease: lease, runs: make(map[uint64]*run)}
+		return err
+	}
+	err := d.keep(ctx, l, now)
+	if errors.Is(err, journal.ErrLeaseLost) {
+		*l = leader{name: l.name}
+		return nil
+	}
+	return err
+}
+
+// keep renews the lease when half of it is over.
+func (d *Dispatcher) keep(ctx context.Context, l *leader, now time.Time) error {
+	if l.lease.Until().Sub(now) > leaseFor/2 {
+		return nil
+	}
+	return l.lease.Renew(ctx, now, leaseFor)
+}
+
+// round advances every open invalidation by one step and returns how long
+// nothing needs to be done.
+func (d *Dispatcher) round(ctx context.Context, l *leader) (time.Duration, error) {
+	open, err := d.refresh(ctx, l)
+	if err != nil {
+		return 0, err
+	}
+	wait := idle
+	for _, r := range open {
+		if err := d.keep(ctx, l, d.clock.Now()); err != nil {
+			return 0, err
+		}
+		w, err := d.advance(ctx, l.lease, r, d.clock.Now())
+		if errors.Is(err, store.ErrConflict) {
+			delete(l.runs, r.inv.Number) // somebody changed it; read it again
+			w, err = 0, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+		wait = min(wait, w)
+	}
+	return max(0, wait), nil
+}
+
+// A run is what the leader holds in memory of an open invalidation. All of it
+// can be computed again from the journal.
+type run struct {
+	inv     *journal.Invalidation
+	sel     *selector.Compiled
+	batches []*journal.Batch
+
+	queue  []queued // planned, in no batch yet
+	queued bool
+
+	notBefore    time.Time // back-off
+	tries        int
+	trouble      error // the last passing error, until something succeeds
+	troubleSince time.Time
+	nextLook     map[int]time.Time // by batch number
+	looks        map[int]int
+
+	earlier    []uint64 // open invalidations before this one, at its cut
+	sweepSince time.Time
+	barrier    map[string]bool // batches that completion waits for, by reference
+	holding    []string
+	unread     uint64 // version of the mark that reports came in; 0: none
+	reports    []journal.Report
+	lost       map[string]bool // sessions already spoken for
+	read       bool            // reports holds what there was
+}
+
+// refresh reads the open invalidations and returns their runs, oldest first. One
+// that ended is open again when something unsettled was reported to it.
+func (d *Dispatcher) refresh(ctx context.Context, l *leader) ([]*run, error) {
+	invs, err := d.journal.Invalidations(ctx, l.after)
+	if err != nil {
+		return nil, err
+	}
+	unread, err := d.journal.Unread(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var open []*run
+	ended := true
+	for n, version := range unread {
+		if n > l.after {
+			continue
+		}
+		inv, err := d.journal.Numbered(ctx, n)
+		if errors.Is(err, journal.ErrNotFound) {
+			if err := l.lease.MarkRead(ctx, n, version); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		invs = append([]*journal.Invalidation{inv}, invs...)
+	}
+	for _, inv := range invs {
+		_, reported := unread[inv.Number]
+		if inv.State.Ended() && !(reported && (inv.State == journal.Completed || inv.State == journal.Partial)) {
+			delete(l.runs, inv.Number)
+			if ended {
+				l.after = max(l.after, inv.Number)
+			}
+			continue
+		}
+		ended = false
+		r := l.runs[inv.Number]
+		if r == nil {
+			r = &run{nextLook: make(map[int]time.Time), looks: make(map[int]int), lost: make(map[string]bool)}
+			if r.sel, err = inv.Selector.Compile(); err != nil {
+				return nil, fmt.Errorf("invalidation %s: %w", inv.ID, err)
+			}
+			if r.batches, err = d.journal.Batches(ctx, inv.Number); err != nil {
+				return nil, err
+			}
+			l.runs[inv.Number] = r
+		}
+		r.inv, r.unread = inv, unread[inv.Number]
+		open = append(open, r)
+	}
+	return open, nil
+}
+
+// pause waits without holding anything.
+func pause(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}

@@ -1,0 +1,270 @@
+// Copyright The cftrack Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package dispatch
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/cf-invalidation-tracker/cftrack/cfpath"
+	"github.com/cf-invalidation-tracker/cftrack/inventory"
+	"github.com/cf-invalidation-tracker/cftrack/journal"
+	"github.com/cf-invalidation-tracker/cftrack/store"
+)
+
+// sweep waits until no recorder holds anything from before the cut, sends again
+// what may have reached CloudFront after its batch, and completes.
+//
+// Completion is decided in one look: every live session has acknowledged, every
+// report is settled, and all batches that were accepted for the distribution
+// when these two became true are Completed.
+func (d *Dispatcher) sweep(ctx context.Context, l *journal.Lease, r *run, now time.Time) (time.Duration, error) {
+	if r.sweepSince.IsZero() {
+		r.sweepSince = now
+	}
+	margin := r.inv.Options.Margin + d.clock.Skew()
+	if err := d.readReports(ctx, l, r); err != nil {
+		return 0, err
+	}
+	sessions, err := d.journal.Sessions(ctx)
+	if err != nil {
+		return 0, err
+	}
+	r.holding = nil
+	var lost []*journal.Session
+	for _, s := range sessions {
+		switch {
+		case s.HasAcked(r.inv.Number):
+		case s.Lost(now):
+			lost = append(lost, s)
+		default:
+			r.holding = append(r.holding, "recorder "+s.Recorder)
+		}
+	}
+	all, err := d.relevant(ctx, r)
+	if err != nil {
+		return 0, err
+	}
+	history := journal.NewHistory(all, d.doubtful)
+	if err := d.reportForLost(ctx, r, lost, history, margin, now); err != nil {
+		return 0, err
+	}
+	var due []string
+	wait, refused := idle, false
+	for _, rep := range r.reports {
+		if history.Settles(rep.Path, rep.End, margin) || !d.concerns(r, rep) {
+			continue
+		}
+		if slices.ContainsFunc(r.inv.Refused, func(x journal.Refusal) bool { return x.Item == rep.Path }) {
+			continue // said to be uncovered; the end is Partial
+		}
+		if ripe := rep.End.Add(margin); !now.After(ripe) {
+			r.holding = append(r.holding, "a response on "+rep.Path)
+			wait = min(wait, ripe.Sub(now)+time.Millisecond)
+			continue
+		}
+		if namedSince(history, rep.Path, rep.End.Add(margin)) {
+			// The item went out, but AWS leaves open whether it matches: sending
+			// it again would not make it surer.
+			d.refuse(r, rep.Path, "its spelling is in doubt, and it was sighted again while it was purged")
+			refused = true
+			continue
+		}
+		if !slices.Contains(due, rep.Path) {
+			due = append(due, rep.Path)
+		}
+	}
+	if refused {
+		return 0, l.PutInvalidation(ctx, r.inv)
+	}
+	if len(due) > 0 {
+		r.barrier = nil
+		return 0, d.followUp(ctx, l, r, due, now)
+	}
+	if len(r.holding) > 0 {
+		r.barrier = nil
+		return wait, nil
+	}
+	if r.barrier == nil {
+		r.barrier = make(map[string]bool)
+		for _, b := range all {
+			if b.State == journal.Accepted {
+				r.barrier[b.Reference] = true
+			}
+		}
+	}
+	var open []*journal.Batch
+	for _, b := range all {
+		if b.State != journal.Accepted || !r.barrier[b.Reference] {
+			continue
+		}
+		if b.Invalidation() == r.inv.Number {
+			open = append(open, b)
+		} else {
+			r.holding = append(r.holding, "batch "+b.InvalidationID+" of another invalidation")
+		}
+	}
+	if len(open) > 0 {
+		own := slices.DeleteFunc(slices.Clone(r.batches), func(b *journal.Batch) bool { return !r.barrier[b.Reference] })
+		wait, _, err := d.look(ctx, l, r, own, now)
+		return wait, err
+	}
+	if len(r.holding) > 0 {
+		return wait, nil
+	}
+	state := journal.Completed
+	if len(r.inv.Refused) > 0 || r.inv.Planned != nil && len(r.inv.Planned.Uncovered) > 0 {
+		state = journal.Partial
+	}
+	r.inv.NotFollowed = ""
+	return 0, d.end(ctx, l, r, state, now)
+}
+
+// readReports reads what came in since the last look.
+func (d *Dispatcher) readReports(ctx context.Context, l *journal.Lease, r *run) error {
+	if r.read && r.unread == 0 {
+		return nil
+	}
+	reports, err := d.journal.Reports(ctx, r.inv.Number)
+	if err != nil {
+		return err
+	}
+	r.reports, r.read = reports, true
+	if r.inv.State.Ended() {
+		// Reported after the end: it is open again.
+		r.inv.State, r.inv.Ended = journal.Sweeping, time.Time{}
+		if err := l.PutInvalidation(ctx, r.inv); err != nil {
+			return err
+		}
+	}
+	if r.unread != 0 {
+		return l.MarkRead(ctx, r.inv.Number, r.unread)
+	}
+	return nil
+}
+
+// concerns reports whether a report is about this invalidation: recorders judge
+// by path alone and report too much.
+func (d *Dispatcher) concerns(r *run, rep journal.Report) bool {
+	e := inventory.Entry{Path: rep.Path, Last: rep.Start, Expires: inventory.Never, Tags: rep.Tags}
+	if r.sel.Selects(&e, r.inv.Cut) || len(r.inv.Selector.OlderThan) > 0 {
+		return true
+	}
+	for _, b := range r.batches {
+		for _, text := range b.Items {
+			if it, err := cfpath.ParseItem(text); err == nil && it.Matches(rep.Path) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// reportForLost speaks for recorders that died: what is selected and no item has
+// settled counts as reported by them, once.
+func (d *Dispatcher) reportForLost(ctx context.Context, r *run, lost []*journal.Session, history *journal.History,
+	margin time.Duration, now time.Time) error {
+	lost = slices.DeleteFunc(lost, func(s *journal.Session) bool { return r.lost[s.ID] })
+	if len(lost) == 0 {
+		return nil
+	}
+	var reports []journal.Report
+	for e, err := range d.journal.Store().Scan(ctx, d.journal.Distribution(), store.Range{Now: now}) {
+		if err != nil {
+			return err
+		}
+		if r.sel.Selects(&e, r.inv.Cut) && !history.Settles(e.Path, e.Last, margin) &&
+			!namedSince(history, e.Path, e.Last.Add(margin)) {
+			reports = append(reports, journal.Report{Invalidation: r.inv.Number,
+				Path: e.Path, Start: e.Last, End: e.Last, Tags: e.Tags})
+		}
+	}
+	if err := d.journal.PutReports(ctx, "lost-"+lost[0].ID, reports); err != nil {
+		return err
+	}
+	r.reports = append(r.reports, reports...)
+	for _, s := range lost {
+		r.lost[s.ID] = true
+	}
+	return nil
+}
+
+// namedSince reports whether the exact item of a path was sent after t, be its
+// spelling in doubt or not.
+func namedSince(h *journal.History, path string, t time.Time) bool {
+	name, err := cfpath.Name(path)
+	return err == nil && h.Named(name).After(t)
+}
+
+// relevant returns the batches of this and later invalidations, and of the
+// earlier ones that had not ended at its cut.
+func (d *Dispatcher) relevant(ctx context.Context, r *run) ([]*journal.Batch, error) {
+	if r.earlier == nil {
+		invs, err := d.journal.Invalidations(ctx, 0)
+		if err != nil {
+			return nil, err
+		}
+		r.earlier = []uint64{}
+		for _, x := range invs {
+			if x.Number < r.inv.Number && !(x.State.Ended() && x.Ended.Before(r.inv.Cut)) {
+				r.earlier = append(r.earlier, x.Number)
+			}
+		}
+	}
+	later, err := d.journal.Last(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []*journal.Batch
+	numbers := slices.Clone(r.earlier)
+	for n := r.inv.Number; n <= later; n++ {
+		numbers = append(numbers, n)
+	}
+	for _, n := range numbers {
+		bs, err := d.journal.Batches(ctx, n)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, bs...)
+	}
+	return out, nil
+}
+
+// followUp saves a batch for stragglers; it is sent in the next step. Sent is
+// later than every due report's end and margin, so that the batch settles it.
+func (d *Dispatcher) followUp(ctx context.Context, l *journal.Lease, r *run, paths []string, now time.Time) error {
+	b := &journal.Batch{Sent: now, FollowUp: true}
+	refused := len(r.inv.Refused)
+	for _, p := range paths {
+		item, err := cfpath.Name(p)
+		if err != nil {
+			d.refuse(r, p, fmt.Sprintf("sighted again while it was purged, and %v", err))
+			continue
+		}
+		if len(b.Items) < r.inv.Options.Batch {
+			b.Items = append(b.Items, item)
+		}
+	}
+	if len(r.inv.Refused) > refused {
+		return l.PutInvalidation(ctx, r.inv)
+	}
+	r.inv.FollowUps += len(b.Items)
+	if err := l.SaveBatch(ctx, r.inv, b, d.opts.Random()); err != nil {
+		r.inv.FollowUps -= len(b.Items)
+		return err
+	}
+	r.batches = append(r.batches, b)
+	return nil
+}
+
+// refuse notes what is left stale, and the wildcard that would cover it.
+func (d *Dispatcher) refuse(r *run, path, reason string) {
+	ref := journal.Refusal{Item: path, Reason: reason}
+	if stem, ok := cfpath.SureStem(path); ok {
+		ref.Remedy = stem + "*"
+	}
+	r.inv.Refused = append(r.inv.Refused, ref)
+}
