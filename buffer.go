@@ -16,6 +16,12 @@ import (
 // shardCount is how many locks the requests of a server share.
 const shardCount = 64
 
+// never is the end of what is kept until purged, in stored milliseconds; a
+// lifetime that reaches farFuture is as good.
+var never = inventory.Never.UnixMilli()
+
+const farFuture = 200 * 365 * 24 * time.Hour
+
 // An instant is a time of this process: nanoseconds of the monotonic clock since
 // the tracker was opened. Store time may be unknown when a response begins.
 type instant int64
@@ -48,6 +54,8 @@ type entry struct {
 	sighted bool             // there were sightings since the last drain
 	span    span             // of these
 	queued  bool             // in idle
+	running int              // requests that hold on to it
+	verdict verdict          // the last one, as the next is likely the same
 	// The last end and claim, in stored milliseconds. What came later in this
 	// process stays later, even within one millisecond and if the clock is set.
 	last, claim int64
@@ -86,8 +94,13 @@ type shard struct {
 	changed []*entry  // those that are dirty
 	idle    []*entry  // those that may be dropped, if they still are idle
 	running *response // a list
+	free    *response // a list, by next
 	drained instant   // the last drain: what is recorded now ended after it
-	synced  bool      // pending records are in store time
+	// The store's clock as of the last round: what it said at instant 0, and how
+	// far it may be off, in nanoseconds. Local time before the first contact.
+	clock  int64
+	skew   int64
+	synced bool
 
 	recorded, notKept, lost uint64
 	// The sightings lost since the loop last looked: none if lostUntil is 0.
@@ -100,34 +113,30 @@ func (t *Tracker) shard(path string) *shard {
 	return &t.shards[maphash.String(t.seed, path)%shardCount]
 }
 
-// stamp returns i in stored milliseconds, give or take lean; the lock is held.
-func (t *Tracker) stamp(sh *shard, i instant, lean time.Duration) time.Time {
-	if !sh.synced {
-		return t.base.Add(time.Duration(i)).Round(0)
-	}
-	return t.storeTime(i).Add(lean)
+// milli returns i in stored milliseconds, rounded up; the lock is held.
+func (sh *shard) milli(i instant, lean int64) int64 {
+	const ms = int64(time.Millisecond)
+	return (sh.clock + int64(i) + lean + ms - 1) / ms
 }
 
-// sight puts a sighting into the buffer; the shard's lock is held. It reports
-// false, and counts, if there is no room.
-func (t *Tracker) sight(sh *shard, path string, s *sighting) bool {
+// sight puts a sighting into the buffer; the shard's lock is held, and e is the
+// path's entry if that is known. It returns the entry, or counts and returns nil
+// if there is no room.
+func (t *Tracker) sight(sh *shard, e *entry, path string, s *sighting) *entry {
 	// The end was taken before the lock. What a drain did not find must not seem
 	// to have ended before it.
 	end := max(s.end, sh.drained)
-	e := t.entry(sh, path)
+	if e == nil {
+		e = t.entry(sh, path)
+	}
 	if e == nil {
 		sh.lose(s.start, end)
-		return false
+		return nil
 	}
-	at := t.stamp(sh, end, time.Duration(t.skew.Load()))
-	if at.UnixMilli() < e.claim {
-		at = time.UnixMilli(e.claim)
+	rec := inventory.Record{Last: max(sh.milli(end, sh.skew), e.claim), Expires: never, Hits: 1}
+	if s.life < farFuture {
+		rec.Expires = rec.Last + (s.life + time.Millisecond - 1).Milliseconds()
 	}
-	expires := inventory.Never
-	if s.life != UntilPurged {
-		expires = at.Add(s.life)
-	}
-	rec := inventory.Sighting{End: at, Expires: expires}.Record()
 	switch {
 	case s.tags != nil:
 		rec.Tags, rec.Mixed = s.tags.sorted, s.tags.mixed
@@ -147,7 +156,7 @@ func (t *Tracker) sight(sh *shard, path string, s *sighting) bool {
 	}
 	sh.touch(e)
 	sh.recorded++
-	return true
+	return e
 }
 
 // restrict puts a claim into the buffer: removed if ttl is 0.
@@ -157,8 +166,7 @@ func (t *Tracker) restrict(sh *shard, path string, ttl time.Duration) bool {
 		sh.lost++ // the path stays listed: a superset, and no gap
 		return false
 	}
-	now := t.stamp(sh, t.now(), -time.Duration(t.skew.Load()))
-	e.claim = max(now.UnixMilli(), e.last+1, e.claim+1)
+	e.claim = max(sh.milli(t.now(), -sh.skew), e.last+1, e.claim+1)
 	at := time.UnixMilli(e.claim)
 	if ttl == 0 {
 		e.pending = e.pending.Merge(inventory.RemovedClaim(at))
@@ -221,13 +229,15 @@ func (t *Tracker) evict(sh *shard) bool {
 	return false
 }
 
+func (e *entry) isIdle() bool { return !e.dirty && len(e.kept) == 0 && e.running == 0 }
+
 func (sh *shard) dropIdle() bool {
 	for n := len(sh.idle); n > 0; n-- {
 		e := sh.idle[n-1]
 		sh.idle[n-1] = nil
 		sh.idle = sh.idle[:n-1]
 		e.queued = false
-		if !e.dirty && len(e.kept) == 0 {
+		if e.isIdle() {
 			delete(sh.entries, e.path)
 			return true
 		}
@@ -237,37 +247,36 @@ func (sh *shard) dropIdle() bool {
 
 // settle queues an entry for eviction if nothing holds it.
 func (sh *shard) settle(e *entry) {
-	if !e.dirty && len(e.kept) == 0 && !e.queued {
+	if e.isIdle() && !e.queued {
 		e.queued = true
 		sh.idle = append(sh.idle, e)
 	}
 }
 
-// sync turns what was stamped in local time into store time: once, when the
-// store's clock becomes known.
-func (t *Tracker) sync(sh *shard) {
+// sync gives the shard the store's clock, of which at instant 0 it was clock.
+// The first time it also turns what was stamped in local time into store time.
+func (sh *shard) sync(clock, skew int64) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
+	was := sh.clock
+	sh.clock, sh.skew = clock, skew
 	if sh.synced {
 		return
 	}
 	sh.synced = true
-	off := t.storeTime(0).Sub(t.base.Round(0)) + time.Duration(t.skew.Load())
 	// By one number of whole milliseconds, so that the order of ends and claims
 	// stays; up, so that nothing is kept too short.
-	d := (off + time.Millisecond - 1).Milliseconds()
-	if off < 0 {
-		d = off.Milliseconds()
+	d := clock + skew - was
+	if d > 0 {
+		d += int64(time.Millisecond) - 1
 	}
-	shift := func(ms *int64) {
-		if *ms != 0 && *ms != inventory.Never.UnixMilli() {
-			*ms += d
-		}
-	}
+	d /= int64(time.Millisecond)
 	for _, e := range sh.entries {
 		p := &e.pending
 		for _, ms := range []*int64{&p.Last, &p.Expires, &p.Removed, &p.TTLAt, &e.last, &e.claim} {
-			shift(ms)
+			if *ms != 0 && *ms != never {
+				*ms += d
+			}
 		}
 	}
 }

@@ -105,7 +105,7 @@ func (t *Tracker) round(ctx context.Context) error {
 	if err == nil {
 		t.skew.Store(int64(t.clock.Skew()))
 		for i := range t.shards {
-			t.sync(&t.shards[i])
+			t.shards[i].sync(t.storeTime(0).UnixNano(), t.skew.Load())
 		}
 		flushErr := t.flush(ctx)
 		if flushErr == nil {
@@ -398,12 +398,14 @@ func (t *Tracker) unsettled(latest instant) (holds []hold, oldest instant) {
 		sh := &t.shards[i]
 		sh.mu.Lock()
 		for r := sh.running; r != nil; r = r.next {
-			if r.out.Load() {
+			if r.out {
 				oldest = min(oldest, r.start) // its handler may still record others
 			} else {
 				add(r.start, r.path)
 			}
-			r.scope.each(func(path string) { add(r.start, path) })
+			for _, path := range r.aside.paths() {
+				add(r.start, path)
+			}
 		}
 		sh.mu.Unlock()
 	}

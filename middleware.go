@@ -4,11 +4,9 @@
 package cftrack
 
 import (
-	"context"
 	"io"
 	"net/http"
-	"sync"
-	"sync/atomic"
+	"strings"
 	"time"
 
 	"github.com/cf-invalidation-tracker/cftrack/cfpath"
@@ -39,63 +37,93 @@ func (t *Tracker) Middleware(next http.Handler) http.Handler {
 		}
 		returned := false
 		defer func() { res.end(r, !returned) }()
-		next.ServeHTTP(res.writer(), &res.scope.request)
+		next.ServeHTTP(res.writer(), res.request)
 		returned = true
 	})
 }
 
 // A response is a running request: a node in its shard's list, and the writer
-// behind what the handler gets. It is pooled: net/http reuses what lies behind
-// its own writers likewise, once a handler has returned.
+// behind what the handler gets. It is used again, as net/http uses again what
+// lies behind its own writers once a handler has returned.
 type response struct {
-	tracker *Tracker
 	http.ResponseWriter
-	shard *shard
-	scope *scope
-	path  string
-	// Of the list, guarded by the shard's lock.
-	prev, next *response
+	tracker *Tracker
+	request *http.Request
+	shard   *shard
+	path    string
+	sighting
 
-	// out: the response itself will not be recorded, and holds up nobody.
-	out      atomic.Bool
 	wrote    bool // the header is gone, and what follows is known
 	hijacked bool
 	kept     bool
-	sighting
+	learned  bool    // cached is new
+	cached   verdict // of the path's last response, then of this
+
+	// Guarded by the shard's lock.
+
+	prev, next *response
+	entry      *entry // if there was one when the request began
+	out        bool   // it will not be recorded, and holds up nobody
+	aside      *aside // what the handler says; nil if nothing
+}
+
+// A verdict is what lifetime.Rules.Of said last of a path, and on what ground.
+type verdict struct {
+	status  int
+	control string // Cache-Control; there was no Expires
+	kept    bool
+	life    time.Duration
 }
 
 // begin registers a request; nil if CloudFront cannot have asked for it.
 func (t *Tracker) begin(w http.ResponseWriter, r *http.Request) *response {
+	start := t.now()
 	target := r.RequestURI
 	if target == "" { // not from a server
 		target = r.URL.RequestURI()
 	}
-	path, err := cfpath.FromTarget(target)
-	if err == nil && t.opts.OriginPath != "" {
-		var ok bool
-		if path, ok = cfpath.StripOrigin(t.opts.OriginPath, path); !ok {
+	path, ok := strings.CutPrefix(target, t.origin)
+	if t.closed.Load() {
+		ok = false
+	}
+	sh := t.shard(path)
+	sh.mu.Lock()
+	e := sh.entries[path]
+	if !ok || e == nil { // else it is canonical, and reduced to the cache key
+		sh.mu.Unlock()
+		if path, ok = t.viewed(target); !ok {
 			return nil
 		}
-	}
-	if err != nil {
-		t.invalid.Add(1)
-		return nil
-	}
-	path = t.opts.Rules.Match(path).Query.Apply(path)
-	sh := t.shard(path)
-	start := t.now()
-	if t.closed.Load() {
+		sh = t.shard(path)
 		sh.mu.Lock()
-		sh.lose(start, start)
-		sh.mu.Unlock()
-		return nil
+		if t.closed.Load() {
+			sh.lose(start, start)
+			sh.mu.Unlock()
+			return nil
+		}
+		e = sh.entries[path]
 	}
-	res := t.pool.Get().(*response)
-	res.ResponseWriter, res.shard, res.path = w, sh, path
-	res.sighting = sighting{start: start}
-	res.scope = newScope(t, r, path)
-
-	sh.mu.Lock()
+	res := sh.free
+	if res == nil {
+		res = &response{tracker: t}
+	} else {
+		sh.free = res.next
+	}
+	res.ResponseWriter, res.request, res.shard, res.path = w, r, sh, path
+	res.start, res.wrote = start, false
+	if res.entry = e; e != nil {
+		e.running++
+		res.cached = e.verdict
+	}
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions:
+	default:
+		res.out = true
+	}
+	if t.scoped.Load() { // under the lock: see during
+		sc := newScope(t, r, path)
+		res.request, res.aside = &sc.request, &sc.aside
+	}
 	if res.next = sh.running; res.next != nil {
 		res.next.prev = res
 	}
@@ -104,20 +132,68 @@ func (t *Tracker) begin(w http.ResponseWriter, r *http.Request) *response {
 	return res
 }
 
+// viewed is the path that the viewer asked for, as CloudFront keys it.
+func (t *Tracker) viewed(target string) (string, bool) {
+	path, err := cfpath.FromTarget(target)
+	if err != nil {
+		t.invalid.Add(1)
+		return "", false
+	}
+	if path, ok := cfpath.StripOrigin(t.opts.OriginPath, path); ok {
+		return t.opts.Rules.Match(path).Query.Apply(path), true
+	}
+	return "", false // not asked for by this distribution
+}
+
 // judge decides, as the header goes out, whether CloudFront may keep what follows.
 func (r *response) judge(status int) {
 	if r.wrote {
 		return
 	}
 	r.wrote = true
-	t, header := r.tracker, r.Header()
-	now := t.storeTime(t.now())
-	v := t.opts.Rules.Of(r.path, lifetime.Response{Method: r.scope.request.Method, Status: status, Header: header, End: now})
-	r.decide(v)
-	if !v.Keep {
-		return
+	header := r.Header()
+	control, simple := "", len(header["Expires"]) == 0
+	switch lines := header["Cache-Control"]; len(lines) {
+	case 0:
+	case 1:
+		control = lines[0]
+	default:
+		simple = false
 	}
-	for _, name := range t.opts.TagHeaders {
+	if method := r.request.Method; method != http.MethodGet && method != http.MethodHead {
+		simple = false
+	}
+	if !simple || r.cached.status != status || r.cached.control != control {
+		t := r.tracker
+		v := t.opts.Rules.Of(r.path, lifetime.Response{
+			Method: r.request.Method, Status: status, Header: header, End: t.storeTime(t.now()),
+		})
+		r.cached = verdict{status, control, v.Keep, v.Lifetime}
+		r.learned = simple
+	}
+	r.decide(r.cached.kept, r.cached.life)
+	if r.kept {
+		r.readTags(header)
+	}
+}
+
+func (r *response) decide(kept bool, life time.Duration) {
+	if r.kept, r.life = kept, life; !kept {
+		r.leave()
+	} else if ttl := r.tracker.opts.TTL; ttl != 0 {
+		r.life = ttl
+	}
+}
+
+// leave makes that the response holds up nobody.
+func (r *response) leave() {
+	r.shard.mu.Lock()
+	r.out = true
+	r.shard.mu.Unlock()
+}
+
+func (r *response) readTags(header http.Header) {
+	for _, name := range r.tracker.opts.TagHeaders {
 		spaces := name == "Surrogate-Key" || name == "Xkey"
 		switch lines := header[name]; {
 		case len(lines) == 0:
@@ -137,34 +213,38 @@ func (r *response) judge(status int) {
 	}
 }
 
-func (r *response) decide(v lifetime.Verdict) {
-	r.kept, r.life = v.Keep, v.Lifetime
-	if r.tracker.opts.TTL != 0 {
-		r.life = r.tracker.opts.TTL
-	}
-	if !v.Keep {
-		r.out.Store(true)
-	}
-}
-
 // end records the response and whatever its handler recorded beside it.
 func (r *response) end(outer *http.Request, panicked bool) {
 	t, sh := r.tracker, r.shard
 	switch {
 	case r.wrote || r.hijacked:
 	case panicked:
-		r.decide(t.failure(r.path, r.scope.request.Method))
+		r.decide(t.failure(r.path, r.request.Method))
 	default:
 		r.judge(http.StatusOK)
 	}
 	r.sighting.end = t.now()
-	r.scope.end(&r.sighting, &r.kept)
 
 	sh.mu.Lock()
+	if a := r.aside; a != nil {
+		sh.mu.Unlock()
+		a.end(t, &r.sighting, &r.kept)
+		sh.mu.Lock()
+	}
+	e := r.entry
+	if e != nil {
+		e.running--
+	}
 	if r.kept {
-		t.sight(sh, r.path, &r.sighting)
+		if e = t.sight(sh, e, r.path, &r.sighting); e != nil && r.learned {
+			e.verdict = r.cached
+			e.verdict.control = strings.Clone(r.cached.control)
+		}
 	} else {
 		sh.notKept++
+	}
+	if e != nil {
+		sh.settle(e)
 	}
 	if r.next != nil {
 		r.next.prev = r.prev
@@ -174,39 +254,29 @@ func (r *response) end(outer *http.Request, panicked bool) {
 	} else {
 		sh.running = r.next
 	}
+	in := r.request
+	*r = response{ResponseWriter: gone{}, wrote: true, tracker: t, shard: sh, next: sh.free}
+	sh.free = r
 	sh.mu.Unlock()
 
-	// What the server and outer handlers look for in their own copy.
-	if in := &r.scope.request; in != outer {
+	if in != outer { // what the server and outer handlers look for in theirs
 		if outer.Pattern == "" {
 			outer.Pattern = in.Pattern
 		}
 		if outer.MultipartForm == nil {
-			outer.MultipartForm = in.MultipartForm // the server removes its files
+			outer.MultipartForm = in.MultipartForm // whose files the server removes
 		}
 	}
-	r.reset()
-	t.pool.Put(r)
-}
-
-func (r *response) reset() {
-	r.ResponseWriter, r.shard, r.scope, r.path = nil, nil, nil, ""
-	r.prev, r.next = nil, nil
-	r.out.Store(false)
-	r.wrote, r.hijacked, r.kept = false, false, false
-	r.sighting = sighting{}
 }
 
 // failure is the verdict on what takes the place of a response that never
 // began: the error page of an outer handler, or CloudFront's own 502.
-func (t *Tracker) failure(path, method string) lifetime.Verdict {
-	now := t.storeTime(t.now())
-	v := t.opts.Rules.Of(path, lifetime.Response{Method: method, Status: http.StatusInternalServerError, End: now})
-	w := t.opts.Rules.Of(path, lifetime.Response{Method: method, Status: http.StatusBadGateway, End: now})
-	if w.Lifetime > v.Lifetime {
-		return w
+func (t *Tracker) failure(path, method string) (kept bool, life time.Duration) {
+	for _, status := range []int{http.StatusInternalServerError, http.StatusBadGateway} {
+		v := t.opts.Rules.Of(path, lifetime.Response{Method: method, Status: status, End: t.storeTime(t.now())})
+		kept, life = kept || v.Keep, max(life, v.Lifetime)
 	}
-	return v
+	return kept, life
 }
 
 func (r *response) WriteHeader(status int) {
@@ -235,113 +305,3 @@ func (r *response) ReadFrom(src io.Reader) (int64, error) {
 
 // Unwrap is for http.ResponseController.
 func (r *response) Unwrap() http.ResponseWriter { return r.ResponseWriter }
-
-// A scope is the part of a running request that its context leads to. Handlers
-// may keep contexts and requests for as long as they like: it is not pooled.
-type scope struct {
-	context.Context // the request's own
-	tracker         *Tracker
-	path            string
-	start           instant
-	request         http.Request // with this context
-
-	mu      sync.Mutex
-	ended   bool
-	beside  []recorded // by Record
-	limited bool
-	limit   time.Duration // by SetTTL
-	removed bool
-}
-
-type recorded struct {
-	path string
-	sighting
-}
-
-type scopeKey struct{ *Tracker }
-
-func newScope(t *Tracker, r *http.Request, path string) *scope {
-	s := &scope{Context: r.Context(), tracker: t, path: path}
-	s.request = *r.WithContext(s)
-	return s
-}
-
-// Value finds the scope itself; trackers may be nested.
-func (s *scope) Value(key any) any {
-	if k, ok := key.(scopeKey); ok && k.Tracker == s.tracker {
-		return s
-	}
-	return s.Context.Value(key)
-}
-
-func (t *Tracker) scope(ctx context.Context) *scope {
-	s, _ := ctx.Value(scopeKey{t}).(*scope)
-	return s
-}
-
-// record notes a sighting until the request ends; false if it has.
-func (s *scope) record(path string, sg sighting) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ended {
-		return false
-	}
-	s.beside = append(s.beside, recorded{path, sg})
-	return true
-}
-
-// claim applies a claim to what the request will record of the path.
-func (s *scope) claim(path string, ttl time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ended {
-		return
-	}
-	if path == s.path {
-		s.removed = s.removed || ttl == 0
-		s.limited, s.limit = true, ttl
-	}
-	kept := s.beside[:0]
-	for _, b := range s.beside {
-		if b.path != path {
-			kept = append(kept, b)
-		} else if ttl > 0 {
-			b.life = min(b.life, ttl)
-			kept = append(kept, b)
-		}
-	}
-	s.beside = kept
-}
-
-// each yields the paths that the handler recorded so far.
-func (s *scope) each(f func(path string)) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, b := range s.beside {
-		f(b.path)
-	}
-}
-
-// end applies the claims to the request's own sighting, and records the others
-// with its times.
-func (s *scope) end(own *sighting, kept *bool) {
-	s.mu.Lock()
-	s.ended = true
-	beside := s.beside
-	if s.limited {
-		own.life = min(own.life, s.limit)
-	}
-	if s.removed {
-		*kept = false
-	}
-	s.mu.Unlock()
-	// They stay in the scope until the request leaves its list, so that they are
-	// always in one place at least.
-	for _, b := range beside {
-		b.start, b.end = own.start, own.end
-		sh := s.tracker.shard(b.path)
-		sh.mu.Lock()
-		s.tracker.sight(sh, b.path, &b.sighting)
-		sh.mu.Unlock()
-	}
-}

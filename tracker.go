@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -151,7 +152,9 @@ type Tracker struct {
 	retried atomic.Uint64
 	reports atomic.Uint64
 	closed  atomic.Bool
-	pool    sync.Pool
+	origin  string      // the origin path, canonical; "" for none
+	scoped  atomic.Bool // requests carry a scope; see during
+	adopted atomic.Bool // all that run do
 
 	mu      sync.Mutex
 	waiters []chan struct{} // of Flush
@@ -192,10 +195,17 @@ func Open(st store.Store, distribution string, opts *Options) (*Tracker, error) 
 		kick:    make(chan struct{}, 1), closing: make(chan context.Context, 1),
 		cancel: cancel, done: make(chan struct{}),
 	}
+	if o.OriginPath != "" {
+		t.origin = "/" + strings.Trim(o.OriginPath, "/")
+		if t.origin, err = cfpath.Canonical(t.origin); err != nil {
+			return nil, fmt.Errorf("cftrack: Options.OriginPath: %w", err)
+		}
+		t.origin = strings.TrimSuffix(t.origin, "/")
+	}
 	for i := range t.shards {
 		t.shards[i].entries = make(map[string]*entry)
+		t.shards[i].clock = t.base.UnixNano()
 	}
-	t.pool.New = func() any { return &response{tracker: t} }
 	go t.run(ctx)
 	return t, nil
 }
@@ -232,7 +242,7 @@ func (t *Tracker) Record(ctx context.Context, path string, ttl time.Duration, ta
 	if len(tags) > 0 {
 		s.tags = newTagSet(tags, false)
 	}
-	if sc := t.scope(ctx); sc != nil && sc.record(path, s) {
+	if t.during(ctx, nil, func(a *aside) bool { return a.record(path, s) }) {
 		return nil
 	}
 	if t.closed.Load() {
@@ -243,7 +253,7 @@ func (t *Tracker) Record(ctx context.Context, path string, ttl time.Duration, ta
 	defer sh.mu.Unlock()
 	s.start = t.now()
 	s.end = s.start
-	if !t.sight(sh, path, &s) {
+	if t.sight(sh, nil, path, &s) == nil {
 		return ErrFull
 	}
 	return nil
@@ -273,9 +283,7 @@ func (t *Tracker) claim(ctx context.Context, path string, ttl time.Duration) err
 	if err != nil {
 		return err
 	}
-	if sc := t.scope(ctx); sc != nil {
-		sc.claim(path, ttl)
-	}
+	t.during(ctx, &path, func(a *aside) bool { return a.claim(path, ttl) })
 	if t.closed.Load() {
 		return ErrClosed
 	}

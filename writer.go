@@ -5,6 +5,7 @@ package cftrack
 
 import (
 	"bufio"
+	"errors"
 	"net"
 	"net/http"
 )
@@ -18,29 +19,41 @@ func (r *response) flush() { _ = r.flushError() }
 
 func (r *response) flushError() error {
 	r.judge(http.StatusOK)
-	if f, ok := r.ResponseWriter.(interface{ FlushError() error }); ok {
+	switch f := r.ResponseWriter.(type) {
+	case interface{ FlushError() error }:
 		return f.FlushError()
+	case http.Flusher:
+		f.Flush()
 	}
-	r.ResponseWriter.(http.Flusher).Flush()
 	return nil
 }
 
 func (r *response) hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, rw, err := r.ResponseWriter.(http.Hijacker).Hijack()
+	h, ok := r.ResponseWriter.(http.Hijacker)
+	if !ok {
+		return nil, nil, errGone
+	}
+	conn, rw, err := h.Hijack()
 	if err == nil && !r.wrote {
 		r.hijacked = true
-		r.out.Store(true)
+		r.leave()
 	}
 	return conn, rw, err
 }
 
 func (r *response) push(target string, opts *http.PushOptions) error {
-	return r.ResponseWriter.(http.Pusher).Push(target, opts)
+	if p, ok := r.ResponseWriter.(http.Pusher); ok {
+		return p.Push(target, opts)
+	}
+	return http.ErrNotSupported
 }
 
 //lint:ignore SA1019 handlers still ask for it, and some panic without
 func (r *response) closeNotify() <-chan bool {
-	return r.ResponseWriter.(http.CloseNotifier).CloseNotify()
+	if n, ok := r.ResponseWriter.(http.CloseNotifier); ok {
+		return n.CloseNotify()
+	}
+	return nil
 }
 
 // F flushes, H hijacks, P pushes, C notifies of closing.
@@ -133,3 +146,13 @@ func (r *response) writer() http.ResponseWriter {
 	}
 	return writer{r}
 }
+
+// gone is what is left of a writer whose handler has returned. A goroutine that
+// the handler left behind must not bring the server down.
+type gone struct{}
+
+var errGone = errors.New("cftrack: the handler has returned; its writer is of no use any more")
+
+func (gone) Header() http.Header       { return make(http.Header) }
+func (gone) Write([]byte) (int, error) { return 0, errGone }
+func (gone) WriteHeader(int)           {}

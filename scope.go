@@ -1,0 +1,169 @@
+// Copyright The cftrack Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cftrack
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+)
+
+// An aside is what a handler says with Record, SetTTL and Remove while its
+// request runs. Records take effect when the request ends, with its times.
+type aside struct {
+	path   string // the request's own
+	scoped bool   // the request's context leads here
+
+	mu      sync.Mutex
+	ended   bool
+	beside  []recorded
+	limited bool // by SetTTL or Remove
+	limit   time.Duration
+	removed bool
+}
+
+type recorded struct {
+	path string
+	sighting
+}
+
+// A scope is the context of a running request. Handlers may keep contexts and
+// requests for as long as they like, so it is not used again.
+type scope struct {
+	context.Context // the request's own
+	tracker         *Tracker
+	aside           aside
+	request         http.Request // with this context
+}
+
+type scopeKey struct{ *Tracker }
+
+func newScope(t *Tracker, r *http.Request, path string) *scope {
+	s := &scope{Context: r.Context(), tracker: t, aside: aside{path: path, scoped: true}}
+	s.request = *r.WithContext(s)
+	return s
+}
+
+// Value finds the scope itself; trackers may be nested.
+func (s *scope) Value(key any) any {
+	if k, ok := key.(scopeKey); ok && k.Tracker == s.tracker {
+		return s
+	}
+	return s.Context.Value(key)
+}
+
+// during calls f with the aside of the request that ctx belongs to and returns
+// what f does; false if there is none.
+//
+// A context that leads to its request costs a copy of the request, which most
+// servers would pay in vain. So requests get one only once a handler has called
+// for it. The very first calls find their requests without: a record is then
+// made for each request that runs, one of which is the right one, and a claim is
+// applied to those for the path on ctx's connection.
+func (t *Tracker) during(ctx context.Context, own *string, f func(*aside) bool) bool {
+	if s, ok := ctx.Value(scopeKey{t}).(*scope); ok {
+		return f(&s.aside)
+	}
+	if t.adopted.Load() {
+		return false
+	}
+	t.scoped.Store(true)
+	left := false
+	for i := range t.shards {
+		sh := &t.shards[i]
+		sh.mu.Lock()
+		for r := sh.running; r != nil; r = r.next {
+			if r.aside != nil && r.aside.scoped {
+				continue
+			}
+			left = true
+			if own == nil || r.path == *own && sameConnection(ctx, r.request.Context()) {
+				if r.aside == nil {
+					r.aside = &aside{path: r.path}
+				}
+				f(r.aside)
+			}
+		}
+		sh.mu.Unlock()
+	}
+	if !left {
+		// Whatever begins from now on sees scoped, which it reads under the lock.
+		t.adopted.Store(true)
+	}
+	return false
+}
+
+func sameConnection(a, b context.Context) bool {
+	if a.Done() == b.Done() {
+		return true
+	}
+	addr := a.Value(http.LocalAddrContextKey) // a pointer: one for each connection
+	return addr != nil && addr == b.Value(http.LocalAddrContextKey)
+}
+
+// record notes a sighting until the request ends; false if it has.
+func (a *aside) record(path string, s sighting) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ended {
+		return false
+	}
+	a.beside = append(a.beside, recorded{path, s})
+	return true
+}
+
+// claim applies a claim to what the request will record of the path.
+func (a *aside) claim(path string, ttl time.Duration) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ended {
+		return false
+	}
+	if path == a.path {
+		a.limited, a.limit, a.removed = true, ttl, a.removed || ttl == 0
+	}
+	a.beside = slices.DeleteFunc(a.beside, func(b recorded) bool { return b.path == path && ttl == 0 })
+	for i, b := range a.beside {
+		if b.path == path {
+			a.beside[i].life = min(b.life, ttl)
+		}
+	}
+	return true
+}
+
+// paths lists what was recorded beside the request; a may be nil.
+func (a *aside) paths() (paths []string) {
+	if a == nil {
+		return nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, b := range a.beside {
+		paths = append(paths, b.path)
+	}
+	return paths
+}
+
+// end applies the claims to the request's own sighting, and records the others
+// with its times. They stay listed until the request leaves its shard, so that
+// they are always in one place at least.
+func (a *aside) end(t *Tracker, own *sighting, kept *bool) {
+	a.mu.Lock()
+	a.ended = true
+	beside := a.beside
+	if a.limited {
+		own.life = min(own.life, a.limit)
+	}
+	*kept = *kept && !a.removed
+	a.mu.Unlock()
+	for _, b := range beside {
+		b.start, b.end = own.start, own.end
+		sh := t.shard(b.path)
+		sh.mu.Lock()
+		t.sight(sh, nil, b.path, &b.sighting)
+		sh.mu.Unlock()
+	}
+}
