@@ -21,15 +21,11 @@
 package accesslog
 
 import (
-	"bytes"
 	"fmt"
 	"io"
-	"net/http"
-	"slices"
 	"strings"
 	"time"
 
-	"github.com/cf-invalidation-tracker/cftrack/cfpath"
 	"github.com/cf-invalidation-tracker/cftrack/inventory"
 	"github.com/cf-invalidation-tracker/cftrack/lifetime"
 )
@@ -99,7 +95,8 @@ type Options struct {
 	// Rules decide what CloudFront keeps and for how long. Nil is
 	// [lifetime.DefaultRules]. They are not changed.
 	Rules *lifetime.Rules
-	// TTL, if not 0, is the lifetime of every line, whatever its headers say.
+	// TTL, if not 0, is the lifetime of every line, whatever its headers say; the
+	// longest possible is until it is purged.
 	// What CloudFront would not keep is skipped all the same.
 	TTL time.Duration
 	// OriginPath is what CloudFront puts before the path on its way to this
@@ -115,9 +112,9 @@ type Options struct {
 	// every name under example.com. Case and port do not matter. A line that
 	// names no host always counts.
 	Hosts []string
-	// TagHeader names the response header that carries the tags. Default:
-	// Cache-Tag and Surrogate-Key. Tags are separated by commas, in Surrogate-Key
-	// and xkey by spaces.
+	// TagHeader names the response header that carries the tags, or several,
+	// separated by commas. Default: Cache-Tag and Surrogate-Key. Tags are separated
+	// by commas, in Surrogate-Key and Xkey also by spaces.
 	TagHeader string
 }
 
@@ -133,9 +130,12 @@ type Line struct {
 	// the rules give a response of which only the path and the status are known.
 	LifetimeAssumed bool
 	// Folded says that the sighting stands for every path that begins with its
-	// path, Mixed that not all that it stands for carried the same tags. Both
-	// come from lists alone.
-	Folded, Mixed bool
+	// path. It comes from lists alone.
+	Folded bool
+	// Mixed says that no native tag is known to cover what CloudFront holds: the
+	// tags came in several header lines, of which it may have read but one, or
+	// are a list's union.
+	Mixed bool
 }
 
 // Record returns the record of the line alone.
@@ -273,6 +273,7 @@ type Reader struct {
 	header     header
 	key        []byte // of paths
 	tagged     []byte // of tags
+	tagLines   int    // that are in it
 	json       scanner
 	scratch    []byte
 }
@@ -427,318 +428,4 @@ func (r *Reader) parse(line []byte, dst *Line) reason {
 func (r *Reader) wrong(why string) reason {
 	r.why = why
 	return malformed
-}
-
-// seen is what a line says of a response, before the rules are asked.
-type seen struct {
-	method, host []byte
-	status       int
-	start, end   int64 // UnixNano, widened
-	startAssumed bool
-	// headers says that the line carries the response's headers, in Reader.header.
-	headers bool
-}
-
-// A target is what became of a request target; parsing one costs more than
-// finding it here again, and most lines repeat one.
-type target struct {
-	path    string
-	unknown time.Duration // lifetime if nothing is known
-	keep    bool          // by the same
-	options bool          // whether OPTIONS is cached
-	why     reason
-	wrong   string // of a malformed one
-}
-
-// What is remembered is bounded: once it is full it is forgotten at once, which
-// costs less than to choose.
-const (
-	maxPaths     = 1 << 17
-	maxPathBytes = 32 << 20
-	maxTexts     = 1 << 12 // each of tags, hosts and values of headers
-	maxText      = 1 << 12 // bytes of one
-)
-
-// at returns what became of the raw target in r.key, using canonical to make it a
-// path.
-func (r *Reader) at(canonical func(r *Reader, raw string) target) target {
-	if t, ok := r.paths[string(r.key)]; ok {
-		return t
-	}
-	raw := string(r.key)
-	t := canonical(r, raw)
-	if t.why == none {
-		b := r.rules.Match(t.path)
-		t.options = b.CacheOptions
-		t.path = b.Query.Apply(t.path)
-		v := r.rules.Unknown(t.path)
-		t.unknown, t.keep = v.Lifetime, v.Keep
-	}
-	if len(r.paths) >= maxPaths || r.pathBytes >= maxPathBytes {
-		clear(r.paths)
-		r.pathBytes = 0
-	}
-	r.paths[raw] = t
-	r.pathBytes += len(raw) + len(t.path) + len(t.wrong)
-	return t
-}
-
-// ofTarget makes a request target, as a server logs it, a path.
-func ofTarget(r *Reader, raw string) target {
-	switch {
-	case len(raw) > 8192:
-		// https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/cloudfront-limits.html
-		return target{why: skipTooLong}
-	case raw == "" || raw[0] != '/' && !strings.Contains(raw, "://"):
-		return target{why: skipNoRequest}
-	}
-	path, err := cfpath.FromTarget(raw)
-	if err != nil {
-		return target{why: malformed, wrong: err.Error()}
-	}
-	if r.opts.OriginPath != "" {
-		var ok bool
-		if path, ok = cfpath.StripOrigin(r.opts.OriginPath, path); !ok {
-			return target{why: skipOriginPath}
-		}
-	}
-	return target{path: path}
-}
-
-// server makes the line of a web server a sighting; its target is in r.key.
-func (r *Reader) server(s *seen, dst *Line) reason {
-	if !r.hostCounts(s.host) {
-		return skipHost
-	}
-	options := string(s.method) == "OPTIONS"
-	if !options && string(s.method) != "GET" && string(s.method) != "HEAD" {
-		return skipMethod
-	}
-	t := r.at(ofTarget)
-	if t.why != none {
-		r.why = t.wrong
-		return t.why
-	}
-	if options && !t.options {
-		return skipMethod
-	}
-	if s.status == 0 {
-		return skipStatus // the server answered nothing
-	}
-	life, keep := t.unknown, t.keep
-	switch {
-	case s.headers:
-		v := r.rules.Of(t.path, lifetime.Response{
-			Method: r.text(s.method), Status: s.status, Header: &r.header, End: time.Unix(0, s.end).UTC(),
-		})
-		life, keep = v.Lifetime, v.Keep
-		// What the headers leave open is as unknown as if they were not there.
-		s.headers = v.Reason != lifetime.ReasonRenewed && v.Reason != lifetime.ReasonUnread
-	case s.status < 200 || s.status >= 400:
-		v := r.rules.UnknownError(t.path, s.status)
-		life, keep = v.Lifetime, v.Keep
-	}
-	if !keep {
-		return notKept(s.status)
-	}
-	return r.sighting(t.path, s, life, dst)
-}
-
-func notKept(status int) reason {
-	if status != 0 && status < 200 || status >= 400 {
-		return skipStatus
-	}
-	return skipNotKept
-}
-
-// sighting fills dst.
-func (r *Reader) sighting(path string, s *seen, life time.Duration, dst *Line) reason {
-	assumed := !s.headers
-	if r.opts.TTL > 0 {
-		life, assumed = r.opts.TTL, false
-	}
-	end := time.Unix(0, s.end).UTC()
-	expires := end.Add(life)
-	if r.isOver(expires) {
-		return skipExpired
-	}
-	*dst = Line{
-		Sighting:     inventory.Sighting{Path: path, Start: time.Unix(0, s.start).UTC(), End: end, Expires: expires, Tags: r.tagsOf(r.tagged)},
-		StartAssumed: s.startAssumed, LifetimeAssumed: assumed,
-	}
-	return none
-}
-
-func (r *Reader) isOver(expires time.Time) bool {
-	return r.now != 0 && !expires.After(time.Unix(0, r.now))
-}
-
-// instant takes the one instant that a line has, of one-second resolution: some
-// servers write when the request began, others when it ended.
-func (r *Reader) instant(s *seen, at int64) {
-	s.start, s.startAssumed = at-int64(Widen), true
-	s.end = at + int64(time.Second)
-	// The line had been written by now.
-	if wide := s.end + int64(Widen); r.now < at || wide <= r.now {
-		s.end = wide
-	} else {
-		s.end = max(s.end, r.now)
-	}
-}
-
-// took takes the instant at which a response ended and how long it took, both
-// truncated to at worst a millisecond; a negative duration is not known.
-func (s *seen) took(end, took int64) {
-	const unit = int64(time.Millisecond)
-	s.end = end + unit
-	if took < 0 {
-		s.start, s.startAssumed = end-int64(Widen), true
-	} else {
-		s.start = end - took - 2*unit
-	}
-}
-
-// text returns b as a string, one copy for all lines that have the same.
-func (r *Reader) text(b []byte) string {
-	if s, ok := r.texts[string(b)]; ok {
-		return s
-	}
-	s := string(b)
-	remember(r.texts, s, s)
-	return s
-}
-
-// header holds the fields of a response's header that bear on its lifetime.
-type header struct{ cacheControl, expires, age []string }
-
-func (h *header) reset() {
-	h.cacheControl, h.expires, h.age = h.cacheControl[:0], h.expires[:0], h.age[:0]
-}
-
-// Values implements [lifetime.Header].
-func (h *header) Values(name string) []string {
-	if lines := h.lines(name); lines != nil {
-		return *lines
-	}
-	return nil
-}
-
-func (h *header) lines(name string) *[]string {
-	switch name {
-	case "Cache-Control":
-		return &h.cacheControl
-	case "Expires":
-		return &h.expires
-	case "Age":
-		return &h.age
-	}
-	return nil
-}
-
-// addHeader adds one line of a field; "-" and "" are none.
-func (r *Reader) addHeader(lines *[]string, value []byte) {
-	if len(value) > 0 && string(value) != "-" {
-		*lines = append(*lines, r.text(value))
-	}
-}
-
-func remember[V any](m map[string]V, key string, value V) {
-	if len(key) > maxText {
-		return
-	}
-	if len(m) >= maxTexts {
-		clear(m)
-	}
-	m[key] = value
-}
-
-func (r *Reader) hostCounts(host []byte) bool {
-	if len(r.opts.Hosts) == 0 || len(host) == 0 || string(host) == "-" {
-		return true
-	}
-	if counts, ok := r.hosts[string(host)]; ok {
-		return counts
-	}
-	name := strings.ToLower(string(host))
-	if i := strings.LastIndexByte(name, ':'); i >= 0 && strings.IndexByte(name[i:], ']') < 0 {
-		name = name[:i]
-	}
-	counts := false
-	for _, h := range r.opts.Hosts {
-		h = strings.ToLower(h)
-		if under, ok := strings.CutPrefix(h, "*"); ok {
-			counts = counts || strings.HasPrefix(under, ".") && strings.HasSuffix(name, under) && len(name) > len(under)
-		} else {
-			counts = counts || h == name
-		}
-	}
-	remember(r.hosts, string(host), counts)
-	return counts
-}
-
-// A tagHeader is a response header with tags. A JSON log names it by key, as
-// nginx spells its variables.
-type tagHeader struct {
-	name, key string
-	spaces    bool
-}
-
-func tagHeaders(name string) []tagHeader {
-	names := []string{name}
-	if name == "" {
-		names = []string{"Cache-Tag", "Surrogate-Key"}
-	}
-	var hs []tagHeader
-	for _, n := range names {
-		n = http.CanonicalHeaderKey(strings.TrimSpace(n))
-		hs = append(hs, tagHeader{n, strings.ReplaceAll(strings.ToLower(n), "-", "_"), n == "Surrogate-Key" || n == "Xkey"})
-	}
-	return hs
-}
-
-// Values of headers with tags, one after the other in Reader.tagged, each after
-// one of these. No header value contains them.
-const (
-	byCommas = 0
-	bySpaces = 1
-)
-
-// addTags notes the value of a header with tags.
-func (r *Reader) addTags(h *tagHeader, value []byte) {
-	if len(value) == 0 || string(value) == "-" {
-		return
-	}
-	by := byte(byCommas)
-	if h.spaces {
-		by = bySpaces
-	}
-	r.tagged = append(append(r.tagged, by), value...)
-}
-
-// tagsOf returns the tags in what addTags has noted.
-func (r *Reader) tagsOf(tagged []byte) []string {
-	if len(tagged) == 0 {
-		return nil
-	}
-	if tags, ok := r.tags[string(tagged)]; ok {
-		return tags
-	}
-	var tags []string
-	by := byte(byCommas)
-	for i := 0; i < len(tagged); {
-		end := i
-		for end < len(tagged) && tagged[end] > bySpaces && tagged[end] != ',' && (by == byCommas || tagged[end] != ' ') {
-			end++
-		}
-		if tag := bytes.TrimSpace(tagged[i:end]); len(tag) > 0 {
-			tags = append(tags, string(tag))
-		}
-		if end < len(tagged) && tagged[end] <= bySpaces {
-			by = tagged[end]
-		}
-		i = end + 1
-	}
-	tags = slices.Clip(tags)
-	remember(r.tags, string(tagged), tags)
-	return tags
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -215,6 +216,12 @@ func TestTimesAndLifetimes(t *testing.T) {
 	}
 }
 
+func TestUntilPurged(t *testing.T) {
+	if l := one(t, combinedLine, &Options{TTL: math.MaxInt64}); !l.Sighting.Expires.Equal(inventory.Never) {
+		t.Errorf("expires %v", l.Sighting.Expires)
+	}
+}
+
 func TestOutcomes(t *testing.T) {
 	get := func(request, status string) string {
 		return `192.0.2.1 - - [22/Nov/2026:18:13:06 +0000] "` + request + `" ` + status + ` 3`
@@ -342,18 +349,24 @@ func TestTags(t *testing.T) {
 	for _, tc := range []struct {
 		text, header string
 		want         []string
+		mixed        bool
 	}{
-		{cftrackLine, "", []string{"t1", "t2", "k1", "k2"}},
-		{cftrackLine, "surrogate-key", []string{"k1", "k2"}},
-		{cftrackLine, "Edge-Cache-Tag", nil},
-		{strings.Replace(cftrackLine, "cache_tag", "edge_cache_tag", 1), "Edge-Cache-Tag", []string{"t1", "t2"}},
-		{strings.Replace(cftrackLine, "t1, t2", ",, a b ,", 1), "Cache-Tag", []string{"a b"}},
-		{caddyLine, "", []string{"t1", "t2", "t3"}},
-		{listLine, "", []string{"t1"}},
+		{cftrackLine, "", []string{"t1", "t2", "k1", "k2"}, true},
+		{cftrackLine, "surrogate-key", []string{"k1", "k2"}, false},
+		{cftrackLine, "Edge-Cache-Tag", nil, false},
+		{cftrackLine, "Edge-Cache-Tag, cache-tag", []string{"t1", "t2"}, false},
+		{strings.Replace(cftrackLine, "cache_tag", "edge_cache_tag", 1), "Edge-Cache-Tag", []string{"t1", "t2"}, false},
+		{strings.Replace(cftrackLine, "t1, t2", ",, a b ,", 1), "Cache-Tag", []string{"a b"}, false},
+		{strings.Replace(cftrackLine, "k1 k2", `k1,k2\tk3  k4`, 1), "Surrogate-Key", []string{"k1", "k2", "k3", "k4"}, false},
+		{strings.Replace(cftrackLine, "k1 k2", "-", 1), "", []string{"t1", "t2"}, false},
+		{caddyLine, "", []string{"t1", "t2", "t3"}, true},
+		{strings.Replace(caddyLine, `,"t3"`, "", 1), "", []string{"t1", "t2"}, false},
+		{listLine, "", []string{"t1"}, true},
+		{strings.Replace(listLine, `"t1"`, `"a, b","c d "`, 1), "", []string{"a, b", "c d "}, true},
 	} {
 		l := one(t, tc.text, &Options{TagHeader: tc.header})
-		if !slices.Equal(l.Sighting.Tags, tc.want) {
-			t.Errorf("%s with %q: tags %q, want %q", tc.text, tc.header, l.Sighting.Tags, tc.want)
+		if !slices.Equal(l.Sighting.Tags, tc.want) || l.Mixed != tc.mixed || l.Record().Mixed != tc.mixed {
+			t.Errorf("%s with %q: tags %q, mixed %v, want %q", tc.text, tc.header, l.Sighting.Tags, l.Mixed, tc.want)
 		}
 	}
 	// Lines share their tags: one more line must not change an earlier one's.
@@ -542,22 +555,38 @@ func TestLongLines(t *testing.T) {
 // What a reader remembers is bounded, whatever the log holds, and what it says
 // does not depend on it.
 func TestBounded(t *testing.T) {
-	const n = maxPaths + 5000
+	const n = 3 * maxTexts
 	var text strings.Builder
 	for i := range n {
-		name := fmt.Sprintf("n%d", i)
-		text.WriteString(strings.NewReplacer("/a?x=1", "/"+name, "www.", name+".", "t1", name, "600", fmt.Sprint(i+1)).Replace(cftrackLine) + "\n")
+		fmt.Fprintf(&text, `{"cftrack":1,"end":"1795371186","method":"GET","target":"/n%d","status":"200","host":"n%d.example.com",`+
+			`"cache_control":"max-age=%d","expires":"","cache_tag":"n%d"}`+"\n", i, i, i+1, i)
 	}
 	text.WriteString(strings.Replace(cftrackLine, "t1", strings.Repeat("t", 5*maxText), 1))
 	r := NewReader(strings.NewReader(text.String()), "test.log", &Options{Hosts: []string{"*.example.com"}})
 	_, lines := readAll(t, r)
-	if len(r.paths) > maxPaths || len(r.hosts) > maxTexts || len(r.tags) > maxTexts || len(r.texts) > maxTexts {
-		t.Errorf("%d paths, %d hosts, %d tags, %d values are remembered", len(r.paths), len(r.hosts), len(r.tags), len(r.texts))
+	if len(r.hosts) > maxTexts || len(r.tags) > maxTexts || len(r.texts) > maxTexts {
+		t.Errorf("%d hosts, %d tags, %d values are remembered", len(r.hosts), len(r.tags), len(r.texts))
 	}
 	for i, l := range lines[:n] {
 		if want := fmt.Sprintf("n%d", i); l.Sighting.Path != "/"+want || l.Sighting.Tags[0] != want ||
 			l.Sighting.Expires.Sub(l.Sighting.End) != 2*time.Second*time.Duration(i+1) {
 			t.Fatalf("line %d is %+v", i+1, l.Sighting)
+		}
+	}
+
+	for name, path := range map[string]func(i int) string{
+		"many": func(i int) string { return fmt.Sprint("/n", i) },
+		"long": func(i int) string { return fmt.Sprint("/", i, strings.Repeat("x", 8000)) },
+	} {
+		r := NewReader(nil, "test.log", nil)
+		for i := range map[string]int{"many": maxPaths + 5000, "long": maxPathBytes/8000 + 50}[name] {
+			r.key = append(r.key[:0], path(i)...)
+			if got := r.at(ofTarget); got.path != path(i) {
+				t.Fatalf("%q is %+v", path(i), got)
+			}
+			if len(r.paths) > maxPaths || r.pathBytes > maxPathBytes+20000 {
+				t.Fatalf("%d paths with %d bytes are remembered", len(r.paths), r.pathBytes)
+			}
 		}
 	}
 }

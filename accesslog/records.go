@@ -6,7 +6,6 @@ package accesslog
 import (
 	"bytes"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/cf-invalidation-tracker/cftrack/cfpath"
@@ -32,7 +31,8 @@ func (r *Reader) cftrack(line []byte, dst *Line) reason {
 	headers := 0
 	version := false
 	r.header.reset()
-	r.key, r.tagged = r.key[:0], r.tagged[:0]
+	r.key = r.key[:0]
+	r.resetTags()
 	j := &r.json
 	j.reset(line)
 	j.each(func(key []byte) {
@@ -66,7 +66,7 @@ func (r *Reader) cftrack(line []byte, dst *Line) reason {
 		default:
 			for i := range r.tagHeaders {
 				if h := &r.tagHeaders[i]; h.key == string(key) {
-					r.addTags(h, j.text())
+					r.addTags(h.by, j.text())
 					return
 				}
 			}
@@ -115,11 +115,12 @@ func (r *Reader) caddy(line []byte, dst *Line) reason {
 	var ts, took, status []byte
 	access, hasURI, lost := true, false, false
 	r.header.reset()
-	r.key, r.tagged = r.key[:0], r.tagged[:0]
+	r.key = r.key[:0]
+	r.resetTags()
 	j := &r.json
 	j.reset(line)
 	tags := func(h *tagHeader) {
-		j.items(func(value []byte) { r.addTags(h, value) })
+		j.items(func(value []byte) { r.addTags(h.by, value) })
 	}
 	responseHeader := func(key []byte) {
 		if lines := r.header.lines(string(key)); lines != nil {
@@ -205,7 +206,7 @@ func (r *Reader) list(line []byte, dst *Line) reason {
 	var path, last, expires, hits, mixed, folded []byte
 	s := seen{headers: true, startAssumed: true}
 	hasPath := false
-	r.tagged = r.tagged[:0]
+	r.resetTags()
 	j := &r.json
 	j.reset(line)
 	j.each(func(key []byte) {
@@ -223,7 +224,7 @@ func (r *Reader) list(line []byte, dst *Line) reason {
 		case "folded":
 			folded = j.text()
 		case "tags":
-			j.items(func(tag []byte) { r.addTags(&listed, tag) })
+			j.items(func(tag []byte) { r.addTags(byNothing, tag) })
 		default:
 			j.skip()
 		}
@@ -269,15 +270,12 @@ func (r *Reader) list(line []byte, dst *Line) reason {
 	return r.entry(name, &s, dst.Sighting.Expires, hits, mixed, isFolded, dst)
 }
 
-// listed is the header of which each tag in a list is one value.
-var listed = tagHeader{}
-
 // entry fills dst from a line of a list.
 func (r *Reader) entry(path string, s *seen, expires time.Time, hits, mixed []byte, folded bool, dst *Line) reason {
 	if r.isOver(expires) {
 		return skipExpired
 	}
-	tags := r.tagsOf(r.tagged)
+	tags := r.noted()
 	*dst = Line{
 		Sighting: inventory.Sighting{
 			Path: path, Start: time.Unix(0, s.start).UTC(), End: time.Unix(0, s.end).UTC(), Expires: expires.UTC(),
@@ -310,59 +308,4 @@ func timestamp(b []byte) (int64, bool) {
 		}
 	}
 	return 0, false
-}
-
-// detect tells the format by one line, "" if it is in none.
-func (r *Reader) detect(line []byte) Format {
-	if line[0] == '{' {
-		return r.detectJSON(line)
-	}
-	if bytes.IndexByte(line, '\t') >= 0 {
-		r.fields.reset()
-		if r.fields.split(line) {
-			if _, ok := r.dates.iso(r.fields.v[fieldDate], r.fields.v[fieldTime]); ok {
-				return CloudFront
-			}
-		}
-		return ""
-	}
-	_, _, tail, _, why := r.splitCombined(line)
-	if why != "" {
-		return ""
-	}
-	if bytes.IndexByte(tail, '"') >= 0 {
-		return Combined
-	}
-	return Common
-}
-
-func (r *Reader) detectJSON(line []byte) Format {
-	var keys []string
-	j := &r.json
-	j.reset(line)
-	j.each(func(key []byte) {
-		keys = append(keys, string(key))
-		j.skip()
-	})
-	if !j.done() {
-		return ""
-	}
-	all := " " + strings.Join(keys, " ") + " "
-	has := func(names ...string) bool {
-		for _, n := range names {
-			if !strings.Contains(all, " "+n+" ") {
-				return false
-			}
-		}
-		return true
-	}
-	switch {
-	case has("cftrack"):
-		return CFTrack
-	case has("path", "last"):
-		return List
-	case has("ts", "request"), has("level", "ts", "logger"):
-		return Caddy
-	}
-	return ""
 }
