@@ -339,17 +339,18 @@ func (t *tree) emit(g *group) {
 		return
 	}
 	n := t.pick(g)
+	if n == 0 && len(g.children) > 0 {
+		for i := range g.children {
+			t.emit(&g.children[i])
+		}
+		return
+	}
 	if g.need == 1 && g.one.trouble == nil && !g.one.folded && (n == 0 || n > g.sure) {
 		t.items = append(t.items, exactItem(&g.one, g.one.reason()))
 		return
 	}
-	if n == 0 {
-		for i := range g.children {
-			t.emit(&g.children[i])
-		}
-		if len(g.children) == 0 && g.one.trouble != nil {
-			t.uncovered = append(t.uncovered, g.one.trouble)
-		}
+	if n == 0 { // only an entry in trouble is left without
+		t.uncovered = append(t.uncovered, g.one.trouble)
 		return
 	}
 	directory := g.directory && n == g.hi && n > 1
