@@ -5,6 +5,7 @@ package accesslog
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -55,20 +56,21 @@ func BenchmarkReader(b *testing.B) {
 		name string
 		data []byte
 		opts *Options
+		size int // if not that of data
 	}{
-		{"cloudfront", cloudFront, nil},
-		{"cloudfront-gzip", gzipped(b, string(cloudFront)), nil},
-		{"cloudfront-skipped", sampleCloudFront(n, "POST"), nil},
-		{"cloudfront-expired", cloudFront, &Options{Now: at("2999-01-01T00:00:00Z")}},
-		{"combined", sample(n, func(path string, i int) string {
+		{name: "cloudfront", data: cloudFront},
+		{name: "cloudfront-gzip", data: gzipped(b, string(cloudFront)), size: len(cloudFront)},
+		{name: "cloudfront-skipped", data: sampleCloudFront(n, "POST")},
+		{name: "cloudfront-expired", data: cloudFront, opts: &Options{Now: at("2999-01-01T00:00:00Z")}},
+		{name: "combined", data: sample(n, func(path string, i int) string {
 			return strings.Replace(strings.Replace(combinedLine, "/a?x=1", path, 1), "agent", agent, 1)
-		}), nil},
-		{"cftrack", sample(n, func(path string, _ int) string { return strings.Replace(cftrackLine, "/a?x=1", path, 1) }), nil},
-		{"caddy", sample(n, func(path string, _ int) string { return strings.Replace(caddyLine, "/a?x=1", path, 1) }), nil},
-		{"list", sample(n, func(path string, _ int) string { return strings.Replace(listLine, "/a?x=1", path, 1) }), nil},
+		})},
+		{name: "cftrack", data: sample(n, func(path string, _ int) string { return strings.Replace(cftrackLine, "/a?x=1", path, 1) })},
+		{name: "caddy", data: sample(n, func(path string, _ int) string { return strings.Replace(caddyLine, "/a?x=1", path, 1) })},
+		{name: "list", data: sample(n, func(path string, _ int) string { return strings.Replace(listLine, "/a?x=1", path, 1) })},
 	} {
 		b.Run(bc.name, func(b *testing.B) {
-			b.SetBytes(int64(len(bc.data)))
+			b.SetBytes(int64(cmp.Or(bc.size, len(bc.data))))
 			b.ReportAllocs()
 			for b.Loop() {
 				r := NewReader(bytes.NewReader(bc.data), "bench", bc.opts)
