@@ -914,3 +914,107 @@ func TestTenantsHaveTheirOwnOperations(t *testing.T) {
 		}
 	})
 }
+
+// What a batch of this invalidation covers is not sent again after a crash, even
+// where new sightings would make the plan another one.
+func TestResumingDoesNotPayAgainForWhatWasSightedMeanwhile(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		w.record("/b/1", "/b/2", "/x")
+		w.goWrong(func(op string, _ []string) *simulator.Fault {
+			if op == simulator.CreateInvalidation {
+				w.recordAt(time.Now(), "/b/2")
+			}
+			return nil
+		})
+		d := w.dispatcher()
+		r := dispatch.Request{Selector: selector.Selector{Prefixes: []string{"/b/"}}, AssumeComplete: true}
+		inv, err := d.Open(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		st := &dying{Store: w.st}
+		st.left.Store(6) // lease, plan, batch, answer, clearing, forgotten
+		if _, err := dispatch.New(st, dist, w.cdn, nil).Drive(t.Context(), inv.ID, dispatch.UntilDone, nil); !errors.Is(err, errKilled) {
+			t.Fatal(err)
+		}
+		want(t, "left when it was killed", w.paths(), []string{"/b/2", "/x"})
+		w.goWrong(nil)
+		rep, err := d.Drive(t.Context(), inv.ID, dispatch.UntilDone, nil)
+		if err != nil || rep.State != journal.Completed || w.sim.Billed() != 1 {
+			t.Fatalf("%+v, billed %d: %v, %v", rep, w.sim.Billed(), w.sent(), err)
+		}
+	})
+}
+
+// What another invalidation's batch removes is still being removed: completion
+// waits for it.
+func TestCompletionWaitsForBatchesInFlight(t *testing.T) {
+	inWorld(t, simulator.Options{Propagation: -1, Completion: 40 * time.Second}, func(t *testing.T, w *world) {
+		w.record("/a/1", "/a/2", "/b")
+		d := w.dispatcher()
+		first, err := d.Open(t.Context(), pattern("/a/*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.Drive(t.Context(), first.ID, dispatch.UntilAccepted, nil); err != nil {
+			t.Fatal(err)
+		}
+		sent := time.Now()
+		rep := w.invalidate(dispatch.Request{Selector: selector.Selector{Prefixes: []string{"/a/"}}})
+		if rep.State != journal.Completed || rep.Items != 0 {
+			t.Fatalf("%+v", rep)
+		}
+		if took := time.Since(sent); took < 40*time.Second {
+			t.Errorf("completed after %v, while what it selected was still in flight", took)
+		}
+	})
+}
+
+func TestALivingLeaderKeepsItsLease(t *testing.T) {
+	inWorld(t, simulator.Options{Completion: time.Minute}, func(t *testing.T, w *world) {
+		done := make(chan error)
+		d := w.dispatcher()
+		go func() {
+			_, err := d.Invalidate(t.Context(), pattern("/a"))
+			done <- err
+		}()
+		for range 50 {
+			time.Sleep(time.Second)
+			if l, _, err := d.Journal().Acquire(t.Context(), "rival", time.Now(), time.Second); err != nil || l != nil {
+				t.Fatalf("a rival got the lease: %v", err)
+			}
+		}
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestWildcardsStayWithinWhatMayBeInProgress(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		var ps []string
+		for i := range 30 {
+			ps = append(ps, fmt.Sprintf("/d%02d/*", i), fmt.Sprintf("/d%02d", i))
+		}
+		start := time.Now()
+		w.invalidate(pattern(ps...))
+		total := 0
+		for _, items := range w.sent() {
+			wild := 0
+			for _, it := range items {
+				if strings.HasSuffix(it, "*") {
+					wild++
+				}
+			}
+			if total += wild; wild > 13 {
+				t.Errorf("a batch with %d wildcards", wild)
+			}
+		}
+		if total != 30 {
+			t.Errorf("%d wildcards in all", total)
+		}
+		if last := w.sim.Invalidations()[len(w.sent())-1].Created.Sub(start); last < 26*time.Second {
+			t.Errorf("30 wildcards left within %v, at one a second", last)
+		}
+	})
+}
