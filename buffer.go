@@ -60,8 +60,9 @@ type entry struct {
 	// process stays later, even within one millisecond and if the clock is set.
 	last, claim int64
 	// The tags of the last header line seen, so that the next is not parsed.
-	line string
-	tags tagSet
+	line   string
+	spaces bool
+	tags   tagSet
 
 	// Written by the loop under the shard's lock, so that it may read freely.
 	kept []span
@@ -141,8 +142,8 @@ func (t *Tracker) sight(sh *shard, e *entry, path string, s *sighting) *entry {
 	case s.tags != nil:
 		rec.Tags, rec.Mixed = s.tags.sorted, s.tags.mixed
 	case s.line != "":
-		if s.line != e.line {
-			e.line = strings.Clone(s.line) // not the whole header it is a part of
+		if s.line != e.line || s.spaces != e.spaces {
+			e.line, e.spaces = strings.Clone(s.line), s.spaces // not the whole header
 			e.tags = *newTagSet([]string{e.line}, s.spaces)
 		}
 		rec.Tags, rec.Mixed = e.tags.sorted, e.tags.mixed

@@ -59,6 +59,7 @@ type known struct {
 }
 
 type renewal struct {
+	session journal.Session
 	now     time.Time
 	reports []journal.Report
 	gaps    []journal.Gap
@@ -279,15 +280,16 @@ func (t *Tracker) catchUp(ctx context.Context) error {
 	}
 	oldest := t.judge()
 
-	s := l.session
-	s.Longest = t.longest
-	if s.Flushed = l.flushed; s.Flushed.IsZero() {
-		s.Flushed = s.Oldest
-	}
 	for {
-		u := &renewal{now: t.clock.Now(), reports: l.reports[:min(len(l.reports), chunk)], gaps: slices.Clone(l.gaps)}
-		if len(u.reports) == len(l.reports) {
-			s.Acked, s.AckedAlso = l.acked()
+		u := &renewal{
+			session: *l.session, now: t.clock.Now(),
+			reports: l.reports[:min(len(l.reports), chunk)], gaps: slices.Clone(l.gaps),
+		}
+		if u.session.Flushed = l.flushed; l.flushed.IsZero() {
+			u.session.Flushed = u.session.Oldest
+		}
+		if len(u.reports) == len(l.reports) { // not before all is reported
+			u.session.Acked, u.session.AckedAlso = l.acked()
 		}
 		if err := t.write(ctx, u); err != nil {
 			return err
@@ -304,11 +306,12 @@ func (t *Tracker) catchUp(ctx context.Context) error {
 // was, since the journal can tell by that whether it had been written.
 func (t *Tracker) write(ctx context.Context, u *renewal) error {
 	l := &t.loop
-	if err := t.journal.Renew(ctx, l.session, u.now, u.reports, u.gaps); err != nil {
+	s := u.session
+	if err := t.journal.Renew(ctx, &s, u.now, u.reports, u.gaps); err != nil {
 		l.unsure = u
 		return err
 	}
-	l.unsure = nil
+	l.session, l.unsure = &s, nil
 	t.reports.Add(uint64(len(u.reports)))
 	l.reports = slices.Delete(l.reports, 0, len(u.reports))
 	l.gaps = slices.DeleteFunc(l.gaps, func(g journal.Gap) bool { return slices.Contains(u.gaps, g) })
