@@ -305,3 +305,60 @@ func texts(p *Plan) (s []string) {
 	}
 	return s
 }
+
+// FuzzCompute takes any bytes as paths: whatever they are, everything selected is
+// covered or said not to be, and nothing else is reached.
+func FuzzCompute(f *testing.F) {
+	f.Add("/a\n/b\n/b/c\n/b~", uint64(5), uint64(8), true)
+	f.Add("\n%4\n%41\na\n/%\n/%%", uint64(63), uint64(0), true)
+	f.Add("/d/\n/d/x\n/d/%C3\n/d/%C3%A9", uint64(15), uint64(1), false)
+	f.Fuzz(func(t *testing.T, text string, selected, folded uint64, wildcards bool) {
+		paths := strings.Split(text, "\n")
+		slices.Sort(paths)
+		paths = slices.Compact(paths)
+		if len(paths) > 64 {
+			return
+		}
+		var list []Input
+		for i, p := range paths {
+			list = append(list, Input{Entry: &inventory.Entry{Path: p, Folded: folded>>i&1 != 0}, Selected: selected>>i&1 != 0})
+		}
+		plan, err := Compute(sequence(list), Options{Wildcards: wildcards})
+		if err != nil {
+			t.Fatal(err)
+		}
+		lost := 0
+		for _, in := range list {
+			p := in.Entry.Path
+			reached, inside := false, false
+			for _, it := range plan.Items {
+				reached = reached || it.Item.Matches(p) && (it.Item.Kind == cfpath.Wildcard || !in.Entry.Folded)
+				if it.Item.Kind == cfpath.Wildcard && strings.HasPrefix(p, it.Item.Text) && !in.Selected && it.Collateral == 0 {
+					t.Errorf("%s reaches %q unsaid", it.Item, p)
+				}
+			}
+			for _, u := range plan.Uncovered {
+				inside = inside || strings.HasPrefix(p, u.Path)
+			}
+			if in.Selected && !reached {
+				lost++
+				if !inside {
+					t.Errorf("%q is lost: %v", p, texts(plan))
+				}
+			}
+		}
+		if lost != plan.Totals.Uncovered {
+			t.Errorf("%d uncovered, said to be %d", lost, plan.Totals.Uncovered)
+		}
+		for _, it := range plan.Items {
+			if !stemmableOrPath(it.Item) {
+				t.Errorf("%s cannot be sent", it.Item)
+			}
+		}
+	})
+}
+
+func stemmableOrPath(it cfpath.Item) bool {
+	_, err := cfpath.ParseItem(it.String())
+	return err == nil && (it.Kind == cfpath.Path || stemmable(it.Text))
+}

@@ -48,8 +48,14 @@ func (l *leaf) judge(doubtful func(string) bool) {
 		if err != nil {
 			l.trouble = newTrouble(l.path, err)
 		}
-		if stem, ok := cfpath.SureStem(l.path); !ok {
+		known := l.path
+		if l.folded {
+			known += "x" // as what it stands for goes on: "/s?" is no empty query
+		}
+		if stem, ok := cfpath.SureStem(known); !ok {
 			l.sure = 0
+		} else if l.folded {
+			l.sure = min(l.sure, len(stem))
 		} else if l.doubt || len(stem) < len(l.path)-1 || !strings.HasSuffix(l.path, "/") {
 			l.sure = len(stem)
 		}
@@ -373,10 +379,10 @@ func wildcardItem(g *group, n int) Item {
 		entries, are = "the only entry", " is selected"
 	}
 	switch {
+	case g.need == 1 && g.one.trouble != nil:
+		it.Reason = Reason{ReasonTrouble, fmt.Sprintf("no item can name just what is selected (%s), and nothing else cached begins with %s", g.one.trouble.reason, stem)}
 	case g.need == 1 && g.one.folded:
 		it.Reason = foldedReason(g.one.path)
-	case g.need == 1 && g.one.trouble != nil:
-		it.Reason = Reason{ReasonTrouble, fmt.Sprintf("no exact item can name what is selected (%s), and nothing else cached begins with %s", g.one.trouble.reason, stem)}
 	case g.need == 1:
 		it.Reason = Reason{ReasonDoubt, "ends before a spelling that AWS does not confirm, and nothing else cached begins with " + stem}
 	case n == 1:
@@ -392,7 +398,7 @@ func (t *tree) usable(g *group) bool {
 	if g.need == 0 {
 		return true // and no use for one
 	}
-	if !g.noWild && t.scope.all && g.sure >= g.hi && !strings.ContainsAny(g.path[:g.hi], "%*~") {
+	if !g.noWild && t.scope.all && g.lo <= g.hi && g.sure >= g.hi && !strings.ContainsAny(g.path[:g.hi], "%*~") {
 		return true // nothing in it that could be cut in the wrong place
 	}
 	for n := g.longest(); n >= g.lo; n-- {
