@@ -155,7 +155,7 @@ func (n *named) count(k int, selected, unsure bool) {
 
 // items are the named items as they go out.
 func (n *named) items(onlySeen bool) []Item {
-	var out []Item
+	out := []Item{}
 	for i := range n.all {
 		if n.all[i].seen || !onlySeen {
 			out = append(out, n.all[i].Item)

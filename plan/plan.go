@@ -390,12 +390,11 @@ func (c *computation) plan() *Plan {
 	} else {
 		c.uncovered = c.tree.uncovered
 	}
-	p := &Plan{Totals: c.totals, Items: []Item{}, Uncovered: []Uncovered{}, Warnings: []Warning{}}
-	p.Items = append(p.Items, c.named.items(c.opts.OnlySeen)...)
+	p := &Plan{Totals: c.totals, Items: c.named.items(c.opts.OnlySeen), Uncovered: []Uncovered{}, Warnings: []Warning{}}
 	names := len(p.Items)
-	p.Items = append(p.Items, found...)
+	p.Items = append(slices.Grow(p.Items, len(found)), found...)
 	c.addRoot(p)
-	slices.SortStableFunc(p.Items[names:], func(a, b Item) int {
+	slices.SortFunc(p.Items[names:], func(a, b Item) int {
 		return strings.Compare(a.Item.String(), b.Item.String())
 	})
 	slices.SortFunc(c.uncovered, func(a, b *trouble) int { return strings.Compare(a.path, b.path) })

@@ -100,6 +100,10 @@ func TestCompute(t *testing.T) {
 		{"the longest if nothing at all", complete, []string{"/s/b", "+/s/item12", "+/s/item13"}, "/s/item1* all-below 2", ""},
 		{"the rest of a character", complete, []string{"/%C3%A9a", "+/%C3%A8a", "+/%C3%A8b"}, "/%C3%A8* all-below 2", "order"},
 
+		{"the rest of a character of four bytes", complete, []string{"+/%F0%9F%98%80a", "+/%F0%9F%98%81a", "/%F0%9F%A0%80a"}, "/%F0%9F%98%80a exact 1\n/%F0%9F%98%81a exact 1", ""},
+		{"the rest of a character of three bytes", complete, []string{"+/%E2%82%AC1", "+/%E2%82%AC2", "/%E2%82%AD"}, "/%E2%82%AC* all-below 2", ""},
+		{"the half of one of three bytes", complete, []string{"+/%E2%82%AC1", "+/%E2%82%AD1", "/%E2%83%AD"}, "/%E2%82%AC1 exact 1\n/%E2%82%AD1 exact 1", ""},
+
 		{"the spare directory is avoided", complete, []string{"/c", "+/dir/", "+/dir/a", "+/dir/b", "/e"}, "/dir* all-below 3", ""},
 		{"or sent beside", complete, []string{"/dir", "+/dir/", "+/dir/a", "+/dir/b"}, "/dir/ directory-itself 1\n/dir/* all-below 3", ""},
 		{"two are two either way", complete, []string{"/dir", "+/dir/", "+/dir/a"}, "/dir/ exact 1\n/dir/a exact 1", ""},
@@ -148,6 +152,7 @@ func TestCompute(t *testing.T) {
 		{"folded, with others", complete, []string{"/a", "+/s?a", "+/s?q= folded", "/t"}, "/s?* all-below 2", ""},
 		{"folded, over what is not selected", complete, []string{"/s", "+/s? folded", "/s?a", "+/s?b"}, "/s?* folded 2-1", "collateral"},
 		{"folded, over what is not selected, exact", Options{Exact: true}, []string{"+/s? folded", "/s?a", "+/s?b"}, "/s?* folded 2-1", "incomplete-coverage collateral"},
+		{"folded within a character", Options{}, []string{"+/%C3 folded"}, "uncovered /%C3: refused, /%C3*-0", "incomplete-coverage uncovered"},
 		{"folded directory", Options{}, []string{"+/d/ folded"}, "/d/ directory-itself 1\n/d/* folded 1", "incomplete-coverage"},
 		{"folded directory, avoided", complete, []string{"/c", "+/d/ folded", "/e"}, "/d* folded 1", ""},
 		{"folded, its query in doubt", Options{Doubtful: func(string) bool { return true }}, []string{"+/s?q= folded"}, "/s?q=* folded 1 unsure", "incomplete-coverage spelling-in-doubt"},
@@ -167,6 +172,7 @@ func TestCompute(t *testing.T) {
 		{"root object, the other way", Options{Wildcards: true, RootObject: "/index.html", Named: items(t, "/i*")}, []string{"+/index.html"}, "/i* named 1\n/ root-object 0", ""},
 		{"root object, both", Options{Wildcards: true, RootObject: "index.html"}, []string{"+/", "+/index.html"}, "/* everything 2", ""},
 		{"root object, neither", Options{Wildcards: true, RootObject: "index.html"}, []string{"+/a"}, "/a exact 1", ""},
+		{"root object, too long", Options{Wildcards: true, RootObject: strings.Repeat("x", cfpath.MaxLength)}, []string{"+/", "/a"}, "/ exact 1", ""},
 		{"root object, no name", Options{Wildcards: true, RootObject: "index~.html"}, []string{"+/", "/a"}, "/ exact 1", ""},
 	}
 	for _, tt := range tests {

@@ -335,11 +335,8 @@ func (t *tree) recycle(groups []group) {
 
 func (t *tree) finish() { t.close(-1) }
 
-// emit makes items of a group.
+// emit makes items of a group that needs any.
 func (t *tree) emit(g *group) {
-	if g.need == 0 {
-		return
-	}
 	if g.need == 1 && g.one.nameable() {
 		t.items = append(t.items, exactItem(&g.one, g.one.reason()))
 		return

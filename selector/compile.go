@@ -36,10 +36,11 @@ type Compiled struct {
 func (s Selector) Compile() (*Compiled, error) {
 	c := &Compiled{empty: s.Empty(), age: -1}
 	var err error
-	if c.exclude, err = compilePatterns("--exclude", s.Exclude, s.ExactQuery); err != nil {
+	if c.exclude, _, err = compilePatterns("--exclude", s.Exclude, s.ExactQuery); err != nil {
 		return nil, err
 	}
-	if c.patterns, err = compilePatterns("pattern", s.Patterns, s.ExactQuery); err != nil {
+	var given []string
+	if c.patterns, given, err = compilePatterns("pattern", s.Patterns, s.ExactQuery); err != nil {
 		return nil, err
 	}
 	if len(s.Prefixes) > 0 {
@@ -78,26 +79,22 @@ func (s Selector) Compile() (*Compiled, error) {
 		}
 	}
 	if len(s.Patterns) > 0 && !s.All && c.prefixes == nil && c.regexps == nil && c.tags == nil && c.age < 0 {
-		c.name(s)
+		c.name(given, s.ExactQuery)
 	}
 	return c, nil
 }
 
-// name finds the items that go out as named.
-func (c *Compiled) name(s Selector) {
-	c.unnamed = newPatterns(s.ExactQuery)
+// name finds which of the canonical patterns go out as named.
+func (c *Compiled) name(given []string, exactQuery bool) {
+	c.unnamed = newPatterns(exactQuery)
 	seen := make(map[cfpath.Item]struct{})
-	for _, given := range s.Patterns {
-		p, err := canonicalPattern("pattern", given)
-		if err != nil {
-			continue // Compile has seen to it
-		}
+	for _, p := range given {
 		it, ok := c.item(p)
 		if !ok {
 			c.unnamed.add(p)
 			continue
 		}
-		if it.Kind == cfpath.Path && !s.ExactQuery && !strings.Contains(p, "?") {
+		if it.Kind == cfpath.Path && !exactQuery && !strings.Contains(p, "?") {
 			c.unnamed.prefixes = append(c.unnamed.prefixes, p+"?")
 		}
 		if _, again := seen[it]; !again {
@@ -239,20 +236,24 @@ func compileRegexp(s string) (*regexp.Regexp, error) {
 	return nil, e
 }
 
-func compilePatterns(where string, given []string, exactQuery bool) (*patterns, error) {
+// compilePatterns returns the set of the patterns, nil if there are none, and
+// their canonical spelling in the order given.
+func compilePatterns(where string, given []string, exactQuery bool) (*patterns, []string, error) {
 	if len(given) == 0 {
-		return nil, nil
+		return nil, nil, nil
 	}
 	set := newPatterns(exactQuery)
+	spelled := make([]string, 0, len(given))
 	for _, g := range given {
 		p, err := canonicalPattern(where, g)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		set.add(p)
+		spelled = append(spelled, p)
 	}
 	set.finish()
-	return set, nil
+	return set, spelled, nil
 }
 
 // canonicalPattern is canonical for what may begin with '*'.

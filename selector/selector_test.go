@@ -77,6 +77,7 @@ func TestMaySelect(t *testing.T) {
 
 func TestSelects(t *testing.T) {
 	entry := inventory.Entry{Path: "/a", Last: cut.Add(-time.Hour), Tags: []string{"News", "p-12"}}
+	entry.Tags = append(entry.Tags, strings.Repeat("t", cfpath.MaxTagLength+1))
 	folded := inventory.Entry{Path: "/s?q=", Last: cut, Tags: []string{"news"}, Folded: true}
 	hours := func(h ...int) (ds []Duration) {
 		for _, h := range h {
@@ -92,7 +93,7 @@ func TestSelects(t *testing.T) {
 		{"empty", Selector{}, false, false},
 		{"all", Selector{All: true}, true, true},
 		{"tag, in any case", Selector{Tags: []string{"x", "nEWS"}}, true, true},
-		{"another tag", Selector{Tags: []string{"new", "newss"}}, false, false},
+		{"another tag", Selector{Tags: []string{"new", "newss", strings.Repeat("t", cfpath.MaxTagLength)}}, false, false},
 		{"tag and path", Selector{Tags: []string{"news"}, Patterns: []string{"/b"}}, false, false},
 		{"not older than its age", Selector{OlderThan: hours(1)}, false, true},
 		{"older: the union", Selector{OlderThan: hours(2, 0)}, true, true},
