@@ -60,10 +60,10 @@ func (s *scope) Value(key any) any {
 //
 // A context that leads to its request costs a copy of the request, which most
 // servers would pay in vain. So requests get one only once a handler has called
-// for it. The very first calls find their requests without: a record is then
-// made for each request that runs, one of which is the right one, and a claim is
-// applied to those for the path on ctx's connection.
-func (t *Tracker) during(ctx context.Context, own *string, f func(*aside) bool) bool {
+// for it. The very first calls look for the requests on ctx's connection: one,
+// unless it is HTTP/2. If ctx belongs to none of them and orAll is set, f is
+// called for all that run and have no scope, since it may be any.
+func (t *Tracker) during(ctx context.Context, orAll bool, f func(*aside) bool) bool {
 	if s, ok := ctx.Value(scopeKey{t}).(*scope); ok {
 		return f(&s.aside)
 	}
@@ -71,7 +71,19 @@ func (t *Tracker) during(ctx context.Context, own *string, f func(*aside) bool) 
 		return false
 	}
 	t.scoped.Store(true)
-	left := false
+	left, found := t.adopt(f, func(r *response) bool { return sameConnection(ctx, r.request.Context()) })
+	if !left {
+		// Whatever begins from now on sees scoped, which it reads under the lock.
+		t.adopted.Store(true)
+	} else if !found && orAll {
+		t.adopt(f, func(*response) bool { return true })
+	}
+	return found
+}
+
+// adopt calls f for those running requests without a scope that are wanted. It
+// returns whether there are any without, and whether f was true for one.
+func (t *Tracker) adopt(f func(*aside) bool, wanted func(*response) bool) (left, found bool) {
 	for i := range t.shards {
 		sh := &t.shards[i]
 		sh.mu.Lock()
@@ -80,20 +92,16 @@ func (t *Tracker) during(ctx context.Context, own *string, f func(*aside) bool) 
 				continue
 			}
 			left = true
-			if own == nil || r.path == *own && sameConnection(ctx, r.request.Context()) {
+			if wanted(r) {
 				if r.aside == nil {
 					r.aside = &aside{path: r.path}
 				}
-				f(r.aside)
+				found = f(r.aside) || found
 			}
 		}
 		sh.mu.Unlock()
 	}
-	if !left {
-		// Whatever begins from now on sees scoped, which it reads under the lock.
-		t.adopted.Store(true)
-	}
-	return false
+	return left, found
 }
 
 func sameConnection(a, b context.Context) bool {

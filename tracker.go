@@ -242,7 +242,7 @@ func (t *Tracker) Record(ctx context.Context, path string, ttl time.Duration, ta
 	if len(tags) > 0 {
 		s.tags = newTagSet(tags, false)
 	}
-	if t.during(ctx, nil, func(a *aside) bool { return a.record(path, s) }) {
+	if t.during(ctx, true, func(a *aside) bool { return a.record(path, s) }) {
 		return nil
 	}
 	if t.closed.Load() {
@@ -283,7 +283,7 @@ func (t *Tracker) claim(ctx context.Context, path string, ttl time.Duration) err
 	if err != nil {
 		return err
 	}
-	t.during(ctx, &path, func(a *aside) bool { return a.claim(path, ttl) })
+	t.during(ctx, false, func(a *aside) bool { return a.claim(path, ttl) })
 	if t.closed.Load() {
 		return ErrClosed
 	}
