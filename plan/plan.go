@@ -13,9 +13,9 @@
 // entries: one exact path where there is one entry, else one wildcard. Of the
 // stems that name the same subtree, the first of these decides: AWS confirms that
 // the wildcard reaches all of it (see cfpath.Item.MatchesSurely); "/dir/" has not
-// to be sent beside "/dir/*"; it is not "/*", which reaches what nobody tracks;
-// it ends in '/' or '?', or else in one of . - _ = &; it is the longest, so that
-// it reaches no further than it must.
+// to be sent beside "/dir/*"; it ends in '/' or '?', or else in one of . - _ = &
+// ("/*" counts as none of these: it reaches what nobody tracks); it is the longest,
+// so that it reaches no further than it must.
 //
 // A subtree without a stem that can be sent is covered by what is below it. What
 // nothing covers is in [Plan.Uncovered], with the wildcard that would.

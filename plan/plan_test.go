@@ -98,6 +98,7 @@ func TestCompute(t *testing.T) {
 		{"the query rather than the directory", complete, []string{"/a", "+/b/c?x=1", "+/b/c?x=2"}, "/b/c?* all-below 2", ""},
 		{"a dash if nothing better", complete, []string{"/s/b", "+/s/item-12", "+/s/item-13"}, "/s/item-* all-below 2", ""},
 		{"the longest if nothing at all", complete, []string{"/s/b", "+/s/item12", "+/s/item13"}, "/s/item1* all-below 2", ""},
+		{"rather no boundary than the whole distribution", complete, []string{"+/ab1", "+/ab2"}, "/ab* all-below 2", ""},
 		{"the rest of a character", complete, []string{"/%C3%A9a", "+/%C3%A8a", "+/%C3%A8b"}, "/%C3%A8* all-below 2", "order"},
 
 		{"the rest of a character of four bytes", complete, []string{"+/%F0%9F%98%80a", "+/%F0%9F%98%81a", "/%F0%9F%A0%80a"}, "/%F0%9F%98%80a exact 1\n/%F0%9F%98%81a exact 1", ""},
@@ -165,6 +166,7 @@ func TestCompute(t *testing.T) {
 		{"folded below what is folded and not selected", complete, []string{"/s? folded", "+/s?a folded"}, "/s?a* folded 1", ""},
 		{"folded and named", named(complete, "/s*"), []string{"+/s?q= folded"}, "/s* named 1", ""},
 		{"folded and named inside", named(complete, "/s?q=1*"), []string{"+/s?q= folded named", "+/t"}, "/s?q=1* named 0\n/t exact 1", ""},
+		{"folded and named inside, beside trouble", named(complete, "/s?q=1*"), []string{"+/s?q= folded named", "+/s~"}, "/s?q=1* named 0\nuncovered /s~: tilde, /s*-0", "uncovered"},
 		{"folded and not all named", named(complete, "/s?q=1*"), []string{"/a", "+/s?q= folded"}, "/s?q=1* named 0\n/s?q=* folded 1", ""},
 		{"folded directory and named", named(complete, "/d/*"), []string{"+/d/ folded", "+/d/x"}, "/d/* named 2\n/d/ directory-itself 1", ""},
 
@@ -185,6 +187,13 @@ func TestCompute(t *testing.T) {
 			p, err := Compute(entries(tt.in...), tt.opts)
 			if err != nil {
 				t.Fatal(err)
+			}
+			collateral := 0
+			for _, it := range p.Items {
+				collateral += it.Collateral
+			}
+			if p.Totals.Collateral != collateral {
+				t.Errorf("collateral %d, in total %d", collateral, p.Totals.Collateral)
 			}
 			if got := say(p); got != tt.want {
 				t.Errorf("got:\n%s\nwant:\n%s", got, tt.want)

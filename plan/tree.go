@@ -468,13 +468,12 @@ func (t *tree) pick(g *group) int {
 func (g *group) rank(n int) int {
 	r := 0
 	if n <= g.sure {
-		r += 32
-	}
-	if !g.directory || n < g.hi || n == 1 {
 		r += 16
 	}
-	if n > 1 {
+	if !g.directory || n < g.hi || n == 1 {
 		r += 8
+	}
+	if n > 1 { // "/*" is nobody's boundary
 		switch g.path[n-1] {
 		case '/', '?':
 			r += 2

@@ -108,6 +108,7 @@ func TestSelects(t *testing.T) {
 		{"folded: its queries excluded", Selector{All: true, Exclude: []string{"/s"}}, true, false},
 		{"folded: excluded by a glob", Selector{All: true, Exclude: []string{"*?q*"}}, true, false},
 		{"folded: a glob excludes some", Selector{All: true, Exclude: []string{"*?q=*x"}}, true, true},
+		{"folded: a glob excludes just its path", Selector{All: true, Exclude: []string{"*="}}, true, true},
 		{"folded: a regexp may match", Selector{Regexps: []string{"never"}}, false, true},
 	}
 	for _, tt := range tests {
