@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"strings"
 
 	"github.com/cf-invalidation-tracker/cftrack/cfpath"
@@ -56,8 +55,8 @@ func isURL(s string) bool {
 
 func isAlias(host string, aliases []string) bool {
 	name := host
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		name = h
+	if i := strings.LastIndexByte(host, ':'); i >= 0 && strings.Trim(host[i+1:], "0123456789") == "" {
+		name = host[:i] // without its port
 	}
 	name = strings.TrimSuffix(name, ".")
 	for _, a := range aliases {
