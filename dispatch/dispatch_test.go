@@ -791,24 +791,57 @@ func TestALateReportReopens(t *testing.T) {
 		if err := d.Journal().PutReports(t.Context(), "late", []journal.Report{late}); err != nil {
 			t.Fatal(err)
 		}
-		other := w.invalidate(pattern("/other"))
-		if other.State != journal.Completed {
-			t.Fatal(other.State)
+		// Whoever dispatches next, and whatever for, takes it up again, and another
+		// invalidation that is under way at the time does not lose sight of it.
+		w.goWrong(func(op string, items []string) *simulator.Fault {
+			if slices.Contains(items, "/stuck") {
+				return simulator.Throttling()
+			}
+			return nil
+		})
+		ctx, stop := context.WithTimeout(t.Context(), 30*time.Second)
+		defer stop()
+		if _, err := d.Invalidate(ctx, pattern("/stuck")); !errors.Is(err, dispatch.ErrUndone) {
+			t.Fatal(err)
 		}
-		rep, err := d.Drive(t.Context(), rep.ID, dispatch.UntilDone, nil)
-		if err != nil || rep.State != journal.Completed {
+		rep, err := d.Status(t.Context(), rep.ID)
+		if err != nil || rep.FollowUps != 1 || rep.State != journal.Completed {
 			t.Fatalf("%+v, %v", rep, err)
 		}
-		for i := 0; rep.FollowUps == 0 && i < 3; i++ { // the first look finds it completed, until a leader reads the report
-			w.invalidate(pattern("/more"))
-			if rep, err = d.Status(t.Context(), rep.ID); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if rep.FollowUps != 1 {
-			t.Fatalf("%+v", rep)
-		}
 	})
+}
+
+// outage is a store that can be away.
+type outage struct {
+	store.Store
+	away atomic.Bool
+}
+
+func (s *outage) List(ctx context.Context, d, prefix, after string, limit int) ([]store.Document, error) {
+	if s.away.Load() {
+		return nil, store.ErrUnavailable
+	}
+	return s.Store.List(ctx, d, prefix, after, limit)
+}
+
+func TestAStoreThatIsAwayIsWaitedFor(t *testing.T) {
+	for away, undone := range map[time.Duration]bool{30 * time.Second: false, 5 * time.Minute: true} {
+		t.Run(away.String(), func(t *testing.T) {
+			inWorld(t, simulator.Options{Completion: 10 * time.Second}, func(t *testing.T, w *world) {
+				st := &outage{Store: w.st}
+				d := dispatch.New(st, dist, w.cdn, nil)
+				time.AfterFunc(2*time.Second, func() { st.away.Store(true) })
+				time.AfterFunc(2*time.Second+away, func() { st.away.Store(false) })
+				rep, err := d.Invalidate(t.Context(), pattern("/a"))
+				if errors.Is(err, dispatch.ErrUndone) != undone || !undone && (err != nil || rep.State != journal.Completed) {
+					t.Fatalf("%+v, %v", rep, err)
+				}
+				if w.sim.Billed() != 1 {
+					t.Errorf("billed %d", w.sim.Billed())
+				}
+			})
+		})
+	}
 }
 
 func TestADeadRecorderIsSpokenFor(t *testing.T) {

@@ -34,6 +34,9 @@ const (
 	// idle is how long a look at the journal may be put off.
 	idle = time.Second
 
+	// storeTimeout is how long Drive waits for a store that does not answer.
+	storeTimeout = time.Minute
+
 	// lookup is the age from which a saved batch is looked for at the CDN before
 	// it is sent again: how long CloudFront remembers a reference is not known.
 	lookup = time.Hour
@@ -55,56 +58,83 @@ func (d *Dispatcher) Drive(ctx context.Context, id string, goal Goal, progress f
 		l      leader
 		report *Report
 		shown  string
+		failed time.Time // since when the store has been unavailable, by the local clock
 	)
-	defer func() {
-		if l.lease == nil {
-			return
-		}
-		// The caller's context may be over; giving up the lease is a courtesy
-		// with a bound of its own.
-		c, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		if err := l.lease.Release(c); err != nil {
-			d.opts.Logger.Info("lease not released; it runs out by itself", "err", err)
-		}
-	}()
+	defer d.release(ctx, &l)
 	for {
-		now, err := d.now(ctx)
-		if err != nil {
-			return report, err
-		}
-		if err = d.lead(ctx, &l, now); err != nil {
-			return report, err
-		}
-		wait := idle
-		if l.lease != nil {
-			wait, err = d.round(ctx, &l)
-			if errors.Is(err, journal.ErrLeaseLost) {
-				d.opts.Logger.Warn("another dispatcher took over")
-				l = leader{name: l.name}
-			} else if err != nil {
-				return report, err
+		r, wait, err := d.turn(ctx, &l, id)
+		switch {
+		case err == nil:
+			report, failed = r, time.Time{}
+			if s := fmt.Sprint(r.State, r.Items, r.FollowUps, r.Batches, r.Holding, r.Trouble); progress != nil && s != shown {
+				progress(r)
+				shown = s
 			}
-		}
-		r, err := d.Status(ctx, id)
-		if err != nil {
+			if done, err := d.reached(r, goal, l.find(r.ID), d.clock.Now()); done {
+				return r, err
+			}
+		case ctx.Err() != nil:
+			return report, fmt.Errorf("%w: %s: %w", ErrUndone, id, ctx.Err())
+		case errors.Is(err, store.ErrUnavailable):
+			if failed.IsZero() {
+				failed = time.Now()
+			}
+			if time.Since(failed) > storeTimeout {
+				return report, fmt.Errorf("%w: %s: %w", ErrUndone, id, err)
+			}
+			d.opts.Logger.Warn("the store does not answer", "err", err)
+			wait = idle
+		default:
 			return report, err
-		}
-		mine := l.find(r.ID)
-		if mine != nil {
-			r.Holding = append(r.Holding, mine.holding...)
-		}
-		report = r
-		if s := fmt.Sprint(r.State, r.Items, r.FollowUps, r.Batches, r.Holding); progress != nil && s != shown {
-			progress(r)
-			shown = s
-		}
-		if done, err := d.reached(r, goal, mine, now); done {
-			return r, err
 		}
 		if err := pause(ctx, wait); err != nil {
-			return report, fmt.Errorf("%w: %s is %s: %w", ErrUndone, r.ID, r.State, err)
+			return report, fmt.Errorf("%w: %s: %w", ErrUndone, id, err)
 		}
+	}
+}
+
+// turn leads if it can, advances what is open, and reads how far id is.
+func (d *Dispatcher) turn(ctx context.Context, l *leader, id string) (*Report, time.Duration, error) {
+	now, err := d.now(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	if err = d.lead(ctx, l, now); err != nil {
+		return nil, 0, err
+	}
+	wait := idle
+	if l.lease != nil {
+		wait, err = d.round(ctx, l)
+		if errors.Is(err, journal.ErrLeaseLost) {
+			d.opts.Logger.Warn("another dispatcher took over")
+			*l = leader{name: l.name}
+		} else if err != nil {
+			return nil, 0, err
+		}
+	}
+	r, err := d.Status(ctx, id)
+	if err != nil {
+		return nil, 0, err
+	}
+	if mine := l.find(r.ID); mine != nil {
+		r.Holding = append(r.Holding, mine.holding...)
+		if mine.trouble != nil {
+			r.Trouble = mine.trouble.Error()
+		}
+	}
+	return r, wait, nil
+}
+
+// release gives the lease up, so that another need not wait for it to run out.
+// The caller's context may be over; this courtesy has a bound of its own.
+func (d *Dispatcher) release(ctx context.Context, l *leader) {
+	if l.lease == nil {
+		return
+	}
+	c, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if err := l.lease.Release(c); err != nil {
+		d.opts.Logger.Info("lease not released; it runs out by itself", "err", err)
 	}
 }
 
@@ -232,35 +262,27 @@ type run struct {
 // refresh reads the open invalidations and returns their runs, oldest first. One
 // that ended is open again when something unsettled was reported to it.
 func (d *Dispatcher) refresh(ctx context.Context, l *leader) ([]*run, error) {
-	invs, err := d.journal.Invalidations(ctx, l.after)
+	unread, err := d.journal.Unread(ctx)
 	if err != nil {
 		return nil, err
 	}
-	unread, err := d.journal.Unread(ctx)
+	for n := range unread {
+		l.after = min(l.after, n-1)
+	}
+	invs, err := d.journal.Invalidations(ctx, l.after)
 	if err != nil {
 		return nil, err
 	}
 	var open []*run
 	ended := true
-	for n, version := range unread {
-		if n > l.after {
-			continue
-		}
-		inv, err := d.journal.Numbered(ctx, n)
-		if errors.Is(err, journal.ErrNotFound) {
-			if err := l.lease.MarkRead(ctx, n, version); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		invs = append([]*journal.Invalidation{inv}, invs...)
-	}
 	for _, inv := range invs {
-		_, reported := unread[inv.Number]
-		if inv.State.Ended() && !(reported && (inv.State == journal.Completed || inv.State == journal.Partial)) {
+		mark := unread[inv.Number]
+		if inv.State.Ended() && (mark == 0 || inv.State == journal.Cancelled || inv.State == journal.Failed) {
+			if mark != 0 { // what it left stale is known to whoever stopped it
+				if err := l.lease.MarkRead(ctx, inv.Number, mark); err != nil {
+					return nil, err
+				}
+			}
 			delete(l.runs, inv.Number)
 			if ended {
 				l.after = max(l.after, inv.Number)
@@ -279,7 +301,7 @@ func (d *Dispatcher) refresh(ctx context.Context, l *leader) ([]*run, error) {
 			}
 			l.runs[inv.Number] = r
 		}
-		r.inv, r.unread = inv, unread[inv.Number]
+		r.inv, r.unread = inv, mark
 		open = append(open, r)
 	}
 	return open, nil

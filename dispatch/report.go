@@ -34,8 +34,10 @@ type Report struct {
 	NotFollowed string `json:"not_followed"`
 	// Holding names what the sweep waits for.
 	Holding []string `json:"holding"`
-	Error   string   `json:"error"`
-	Code    string   `json:"code"`
+	// Trouble is CloudFront's last answer where calls are being put off.
+	Trouble string `json:"trouble,omitempty"`
+	Error   string `json:"error"`
+	Code    string `json:"code"`
 }
 
 // A BatchReport is one CreateInvalidation call.
