@@ -239,6 +239,7 @@ func (d *Dispatcher) inputs(ctx context.Context, c *selector.Compiled, cut, now 
 				return
 			}
 			in := plan.Input{Entry: &e, Selected: c.Selects(&e, cut)}
+			in.Named = in.Selected && e.Folded && c.Names(&e)
 			if in.Selected && e.Last.After(p.Young) {
 				p.Young = e.Last
 			}

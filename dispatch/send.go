@@ -102,7 +102,7 @@ func (d *Dispatcher) queue(ctx context.Context, l *journal.Lease, r *run, now ti
 	}
 	own := journal.NewHistory(r.batches, d.doubtful)
 	p, err := d.plan(ctx, inv.Selector, inv.Options, inv.Cut, now, func(e *inventory.Entry) bool {
-		_, sent := own.Purged(e.Path)
+		_, sent := own.PurgedAll(e)
 		return sent
 	})
 	if err != nil {

@@ -176,8 +176,10 @@ func (d *Dispatcher) reportForLost(ctx context.Context, r *run, lost []*journal.
 		if err != nil {
 			return err
 		}
-		if r.sel.Selects(&e, r.inv.Cut) && !history.Settles(e.Path, e.Last, margin) &&
-			!namedSince(history, e.Path, e.Last.Add(margin)) {
+		sent, ok := history.PurgedAll(&e)
+		settled := ok && sent.After(e.Last.Add(margin)) ||
+			!e.Folded && namedSince(history, e.Path, e.Last.Add(margin))
+		if r.sel.Selects(&e, r.inv.Cut) && !settled {
 			reports = append(reports, journal.Report{Invalidation: r.inv.Number,
 				Path: e.Path, Start: e.Last, End: e.Last, Tags: e.Tags})
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cf-invalidation-tracker/cftrack/cfpath"
+	"github.com/cf-invalidation-tracker/cftrack/inventory"
 )
 
 // A History answers what accepted batches have settled. It is built once from
@@ -97,6 +98,21 @@ func (h *History) Purged(path string) (time.Time, bool) {
 	i := sort.Search(len(h.stems), func(i int) bool { return h.stem(i) > path }) - 1
 	for ; i >= 0; i = h.stems[i].parent {
 		if s := &h.stems[i]; s.sent.After(at) && s.item.MatchesSurely(path) {
+			at = s.sent
+		}
+	}
+	return at, !at.IsZero()
+}
+
+// PurgedAll is Purged for everything that an entry stands for: of a folded one,
+// all that begins with its path.
+func (h *History) PurgedAll(e *inventory.Entry) (time.Time, bool) {
+	if !e.Folded {
+		return h.Purged(e.Path)
+	}
+	var at time.Time
+	for i := range h.stems {
+		if s := &h.stems[i]; strings.HasPrefix(e.Path, h.stem(i)) && s.sent.After(at) && s.item.MatchesSurely(e.Path+"x") {
 			at = s.sent
 		}
 	}

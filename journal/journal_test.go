@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/cf-invalidation-tracker/cftrack/cfpath"
+	"github.com/cf-invalidation-tracker/cftrack/inventory"
 	"github.com/cf-invalidation-tracker/cftrack/journal"
 	"github.com/cf-invalidation-tracker/cftrack/selector"
 	"github.com/cf-invalidation-tracker/cftrack/store"
@@ -448,5 +449,18 @@ func TestHistoryDoubtsSpellings(t *testing.T) {
 		if !h.Named(p).Equal(t0) {
 			t.Errorf("%s is not known to have been sent", p)
 		}
+	}
+}
+
+func TestAFoldedEntryIsPurgedAsAWhole(t *testing.T) {
+	b := &journal.Batch{Items: []string{"/s", "/s/a*", "/t*"}, Sent: t0, State: journal.BatchDone}
+	h := journal.NewHistory([]*journal.Batch{b}, nil)
+	for path, want := range map[string]bool{"/s": false, "/s/": false, "/s/a": true, "/s/ab": true, "/t": true, "/t?": true} {
+		if _, got := h.PurgedAll(&inventory.Entry{Path: path, Folded: true}); got != want {
+			t.Errorf("all that begins with %s was purged: %v", path, got)
+		}
+	}
+	if _, ok := h.PurgedAll(&inventory.Entry{Path: "/s"}); !ok {
+		t.Error("one path was not")
 	}
 }
