@@ -42,6 +42,9 @@ const (
 	// recentKept is how many finished transactions are remembered.
 	recentKept = 4096
 
+	// memTable is how much Pebble gathers in memory before it writes a table.
+	memTable = 32 << 20
+
 	// probeSize must fit on the disk before the database is opened for writing
 	// again, and probeWait passes between two tries.
 	probeSize = 1 << 20
@@ -53,9 +56,11 @@ var errMoved = errors.New("the database moved to another process")
 
 // An engine is the database in the process that owns it.
 type engine struct {
-	dir string // of Pebble's files
-	fs  vfs.FS
-	log *slog.Logger
+	dir       string // of Pebble's files
+	fs        vfs.FS
+	log       *slog.Logger
+	memTable  uint64
+	probeWait time.Duration
 
 	// mu is over db and what it is opened with. Calls share it; opening the
 	// database again, and closing it, excludes them.
@@ -79,8 +84,8 @@ type engine struct {
 // A transactionID names one call to Commit, repetitions included.
 type transactionID [16]byte
 
-func openEngine(dir string, disk vfs.FS, log *slog.Logger) (*engine, error) {
-	e := &engine{dir: dir, fs: disk, log: log}
+func openEngine(dir string, opts *Options) (*engine, error) {
+	e := &engine{dir: dir, fs: opts.disk, log: opts.Logger, memTable: opts.memTable, probeWait: opts.probeWait}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if err := e.open(); err != nil {
@@ -100,7 +105,7 @@ func (e *engine) options(files *freezer, readOnly bool) *pebble.Options {
 		ReadOnly:                    readOnly,
 		ErrorIfNotExists:            readOnly,
 		CacheSize:                   16 << 20,
-		MemTableSize:                32 << 20,
+		MemTableSize:                e.memTable,
 		MemTableStopWritesThreshold: 3,
 		L0CompactionThreshold:       4,
 		L0StopWritesThreshold:       100,
@@ -152,7 +157,7 @@ func (e *engine) open() error {
 			return nil
 		}
 	}
-	e.cause, e.nextTry = err, time.Now().Add(probeWait)
+	e.cause, e.nextTry = err, time.Now().Add(e.probeWait)
 	if e.openAs(true) != nil {
 		return err
 	}
@@ -292,7 +297,7 @@ func (e *engine) heal(write bool) error {
 		return refused(e.cause)
 	case e.db != nil:
 		if err := e.probe(); err != nil {
-			e.cause, e.nextTry = err, time.Now().Add(probeWait)
+			e.cause, e.nextTry = err, time.Now().Add(e.probeWait)
 			return refused(err)
 		}
 	}

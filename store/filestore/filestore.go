@@ -13,7 +13,7 @@
 // The directory holds:
 //
 //	format   which layout this is
-//	lock     locked by the owner, for as long as it lives
+//	lock     locked by the owner, for as long as it lives; holds its process ID
 //	socket   where the owner serves
 //	db/      Pebble's files
 //
@@ -23,6 +23,7 @@ package filestore
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -61,16 +62,19 @@ type Options struct {
 	// nothing else. Default: nothing is logged.
 	Logger *slog.Logger
 
-	// disk is replaced by tests.
-	disk vfs.FS
+	// For tests: a disk that fails and is tried again soon, memory that is full
+	// early, and a store that leaves owning the database to others.
+	disk      vfs.FS
+	probeWait time.Duration
+	memTable  uint64
+	follow    bool
 }
 
 // A Store is a [store.Store] in a directory. Open one with [Open].
 type Store struct {
 	dir     string
 	address string
-	disk    vfs.FS
-	log     *slog.Logger
+	options Options
 	client  *client
 	life    context.Context // done once the store is closed
 	end     context.CancelFunc
@@ -105,13 +109,15 @@ func Open(dir string, opts *Options) (*Store, error) {
 	if opts == nil {
 		opts = new(Options)
 	}
-	s := &Store{dir: dir, address: "file:" + dir, disk: opts.disk, log: opts.Logger}
-	if s.disk == nil {
-		s.disk = vfs.Default
+	s := &Store{dir: dir, address: "file:" + dir, options: *opts}
+	if s.options.disk == nil {
+		s.options.disk = vfs.Default
 	}
-	if s.log == nil {
-		s.log = slog.New(slog.DiscardHandler)
+	if s.options.Logger == nil {
+		s.options.Logger = slog.New(slog.DiscardHandler)
 	}
+	s.options.probeWait = cmp.Or(s.options.probeWait, probeWait)
+	s.options.memTable = cmp.Or(s.options.memTable, memTable)
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, s.openError(err)
@@ -202,7 +208,7 @@ func (s *Store) backend() backend {
 func (s *Store) takeOver() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.owner != nil || s.life.Err() != nil {
+	if s.owner != nil || s.options.follow || s.life.Err() != nil {
 		return nil
 	}
 	o, err := newOwner(s)

@@ -51,7 +51,11 @@ func newOwner(s *Store) (_ *owner, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("locking %s: %w", lock.Name(), err)
 	}
-	engine, err := openEngine(filepath.Join(s.dir, "db"), s.disk, s.log)
+	// For people who wonder; on a full disk they have to find out otherwise.
+	if err := lock.Truncate(0); err == nil {
+		_, _ = fmt.Fprintln(lock, os.Getpid())
+	}
+	engine, err := openEngine(filepath.Join(s.dir, "db"), &s.options)
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +68,7 @@ func newOwner(s *Store) (_ *owner, err error) {
 	o.server = &http.Server{
 		Handler:           &service{engine: engine, leaving: o.leave},
 		ReadHeaderTimeout: answerTimeout,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(s.options.Logger.Handler(), slog.LevelDebug),
 	}
 	go func() { o.served <- o.server.Serve(listener) }()
 	return o, nil
