@@ -225,10 +225,14 @@ func (r *response) end(outer *http.Request, panicked bool) {
 	}
 	r.sighting.end = t.now()
 
+	var said limit
 	sh.mu.Lock()
 	if a := r.aside; a != nil {
 		sh.mu.Unlock()
-		a.end(t, &r.sighting, &r.kept)
+		var removed bool
+		if said, removed = a.end(t, &r.sighting); removed {
+			r.kept = false
+		}
 		sh.mu.Lock()
 	}
 	e := r.entry
@@ -236,9 +240,13 @@ func (r *response) end(outer *http.Request, panicked bool) {
 		e.running--
 	}
 	if r.kept {
-		if e = t.sight(sh, e, r.path, &r.sighting); e != nil && r.learned {
+		e = t.sight(sh, e, r.path, &r.sighting)
+		if e != nil && r.learned {
 			e.verdict = r.cached
 			e.verdict.control = strings.Clone(r.cached.control)
+		}
+		if e != nil && said.set {
+			t.restrict(sh, r.path, said.ttl)
 		}
 	} else {
 		sh.notKept++

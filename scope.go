@@ -20,14 +20,21 @@ type aside struct {
 	mu      sync.Mutex
 	ended   bool
 	beside  []recorded
-	limited bool // by SetTTL or Remove
-	limit   time.Duration
+	own     limit
 	removed bool
 }
 
 type recorded struct {
 	path string
 	sighting
+	limit
+}
+
+// A limit is a claim that was made during a request. It was made before the
+// request's sightings end, and is made again after them: it is about them too.
+type limit struct {
+	set bool
+	ttl time.Duration
 }
 
 // A scope is the context of a running request. Handlers may keep contexts and
@@ -119,7 +126,7 @@ func (a *aside) record(path string, s sighting) bool {
 	if a.ended {
 		return false
 	}
-	a.beside = append(a.beside, recorded{path, s})
+	a.beside = append(a.beside, recorded{path: path, sighting: s})
 	return true
 }
 
@@ -131,12 +138,12 @@ func (a *aside) claim(path string, ttl time.Duration) bool {
 		return false
 	}
 	if path == a.path {
-		a.limited, a.limit, a.removed = true, ttl, a.removed || ttl == 0
+		a.own, a.removed = limit{true, ttl}, a.removed || ttl == 0
 	}
 	a.beside = slices.DeleteFunc(a.beside, func(b recorded) bool { return b.path == path && ttl == 0 })
-	for i, b := range a.beside {
-		if b.path == path {
-			a.beside[i].life = min(b.life, ttl)
+	for i := range a.beside {
+		if b := &a.beside[i]; b.path == path {
+			b.limit = limit{true, ttl}
 		}
 	}
 	return true
@@ -155,23 +162,23 @@ func (a *aside) paths() (paths []string) {
 	return paths
 }
 
-// end applies the claims to the request's own sighting, and records the others
-// with its times. They stay listed until the request leaves its shard, so that
-// they are always in one place at least.
-func (a *aside) end(t *Tracker, own *sighting, kept *bool) {
+// end records what the handler recorded, with the times of own, and returns what
+// it said of own itself. The records stay listed until the request leaves its
+// shard, so that they are always in one place at least.
+func (a *aside) end(t *Tracker, own *sighting) (l limit, removed bool) {
 	a.mu.Lock()
 	a.ended = true
 	beside := a.beside
-	if a.limited {
-		own.life = min(own.life, a.limit)
-	}
-	*kept = *kept && !a.removed
+	l, removed = a.own, a.removed
 	a.mu.Unlock()
 	for _, b := range beside {
 		b.start, b.end = own.start, own.end
 		sh := t.shard(b.path)
 		sh.mu.Lock()
-		t.sight(sh, nil, b.path, &b.sighting)
+		if t.sight(sh, nil, b.path, &b.sighting) != nil && b.limit.set {
+			t.restrict(sh, b.path, b.ttl)
+		}
 		sh.mu.Unlock()
 	}
+	return l, removed
 }

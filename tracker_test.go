@@ -137,8 +137,10 @@ type breakable struct {
 	mu    sync.Mutex
 	all   error // of every call
 	merge error // of Merge
-	// after is the error of a number of commits that were made all the same.
-	after int
+	// after is the number of commits that fail although they were made; with
+	// deletes only those that delete.
+	after   int
+	deletes bool
 }
 
 var errDown = fmt.Errorf("%w: connection refused", store.ErrUnavailable)
@@ -198,7 +200,7 @@ func (b *breakable) Commit(ctx context.Context, d string, t store.Transaction) (
 	v, err := st.Commit(ctx, d, t)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.after > 0 && err == nil {
+	if b.after > 0 && err == nil && (!b.deletes || len(t.Delete) > 0) {
 		b.after--
 		return 0, errDown
 	}
@@ -256,7 +258,7 @@ func TestAcknowledges(t *testing.T) {
 		name     string
 		before   func(*site) // before the cut
 		after    func(*site) // after it
-		acked    bool        // one round later
+		acked    bool        // one round later, or not at all
 		reported []string
 	}{
 		{name: "an idle recorder", acked: true},
@@ -292,6 +294,9 @@ func TestAcknowledges(t *testing.T) {
 					tc.after(s)
 				}
 				pass(time.Second)
+				if !tc.acked {
+					pass(time.Minute)
+				}
 				if got := s.session().HasAcked(inv.Number); got != tc.acked {
 					t.Fatalf("acknowledged: %v", got)
 				}
@@ -317,6 +322,20 @@ func TestAcknowledges(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestEachSightingIsReportedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, nil)
+		s.record("/a", time.Hour)
+		first := s.invalidate("/a")
+		pass(time.Second)
+		second := s.invalidate("/a")
+		pass(10 * time.Second)
+		if a, b := len(s.reports(first)), len(s.reports(second)); a != 1 || b != 1 {
+			t.Fatalf("reported %d and %d times", a, b)
+		}
+	})
 }
 
 func TestTagsAreReported(t *testing.T) {
@@ -471,6 +490,14 @@ func TestAFullBufferIsAGap(t *testing.T) {
 		if n := len(s.live()); n != 5 || len(s.gaps()) != 1 {
 			t.Fatalf("%d entries, %d gaps", n, len(s.gaps()))
 		}
+		// What is lost much later is another gap.
+		for i := range 4 {
+			_ = s.tr.Record(t.Context(), fmt.Sprintf("/more/%d", i), time.Hour)
+		}
+		pass(time.Second)
+		if gaps := s.gaps(); len(gaps) != 2 {
+			t.Fatalf("%d gaps", len(gaps))
+		}
 	})
 }
 
@@ -575,6 +602,16 @@ func TestCloseOfATrackerThatHadNothingToSay(t *testing.T) {
 	})
 }
 
+func TestCloseOfATrackerThatNeverReachedItsStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openOn(t, &breakable{Store: memstore.New(), all: errDown}, nil)
+		s.record("/a", time.Hour)
+		if err := s.tr.Close(t.Context()); !errors.Is(err, store.ErrUnavailable) {
+			t.Fatalf("Close = %v, and a sighting is lost", err)
+		}
+	})
+}
+
 func TestAnUnsureAnswerIsNoLoss(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openOn(t, &breakable{Store: memstore.New(), after: 1}, nil) // of the opening
@@ -590,7 +627,7 @@ func TestAnUnsureAnswerIsNoLoss(t *testing.T) {
 		if n := len(s.reports(inv)); n != 1 || !s.session().HasAcked(inv.Number) {
 			t.Fatalf("%d reports", n)
 		}
-		s.st.set(func() { s.st.after = 1 }) // of the closing
+		s.st.set(func() { s.st.after, s.st.deletes = 1, true }) // of the closing
 		s.close()
 		if len(s.gaps()) != 0 {
 			t.Fatalf("gaps %v", s.gaps())
