@@ -1,0 +1,141 @@
+// Copyright The cftrack Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cf-invalidation-tracker/cftrack/internal/config"
+	"github.com/cf-invalidation-tracker/cftrack/internal/stores"
+)
+
+func newConfigCmd(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "config",
+		Short:   "Check the configuration",
+		Long:    "Check the configuration: see 'cftrack config check'.",
+		Example: "  cftrack config check",
+		Args:    noCommand,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(&cobra.Command{
+		Use:   "check",
+		Short: "Say what is wrong with the configuration, or what is in force",
+		Long: `Read flags, environment and configuration file as every command does. Print all
+that is wrong, with its place, and exit with 2; or else print every setting that is
+not the default, with where it is from, and the distributions. Passwords are masked.
+
+The file is YAML. Its keys are the names of flags, and distributions:
+
+  store: redis://cache.internal:6379/0?password_file=/run/secrets/redis
+  distributions:
+    - id: E2EXAMPLE
+      aliases: [www.example.com, example.com]
+      scope: ['/*']            # what the recorders see
+      origin-path: /production
+      policy: CachingOptimized # of the default behaviour; or its values:
+      default-ttl: 1h          # min-ttl, max-ttl, query, cache-options, all-headers
+      behaviors:
+        - pattern: '/api/*'
+          max-ttl: 60
+          query: include:page,q
+      error-ttl: 10s
+      error-ttls: {404: 60}
+      tiers: 3                 # with Origin Shield
+      tag-header: X-Tags
+      profile: production      # or role:, of the AWS configuration
+      budget: 25               # dollars a month; read, not enforced by this version`,
+		Example: `  cftrack config check
+  cftrack config check --config ./cftrack.yaml --output json`,
+		Args: noArguments,
+		RunE: func(*cobra.Command, []string) error { return a.configCheck() },
+	})
+	return cmd
+}
+
+type settingJSON struct {
+	Value  string `json:"value"`
+	Source string `json:"source"`
+}
+
+type distributionJSON struct {
+	ID      string   `json:"id"`
+	Aliases []string `json:"aliases"`
+	Source  string   `json:"source"`
+}
+
+// configCheck prints what is in force; that nothing is wrong was found before.
+func (a *app) configCheck() error {
+	out := struct {
+		File          string                 `json:"file"`
+		Settings      map[string]settingJSON `json:"settings"`
+		Distributions []distributionJSON     `json:"distributions"`
+		Warnings      []string               `json:"warnings"`
+	}{a.file.Path, map[string]settingJSON{}, []distributionJSON{}, a.configWarnings()}
+	all := a.settings()
+	for name, flags := range all {
+		if name == "max-collateral" || name == "max-items" || name == "max-wildcards" || name == "plan" {
+			continue
+		}
+		v := flags[0].Value.String()
+		if secret(name) {
+			v = stores.Redact(v)
+		}
+		out.Settings[name] = settingJSON{v, a.origins[name].Where}
+	}
+	if s := out.Settings["store"]; s.Value == "" {
+		if d, err := stores.Default(a.getenv); err == nil {
+			out.Settings["store"] = settingJSON{d, s.Source}
+		}
+	}
+	for _, d := range a.file.Distributions {
+		out.Distributions = append(out.Distributions, distributionJSON{d.ID, append([]string{}, d.Aliases...), d.At.String()})
+	}
+	if a.json() {
+		return a.printObject(out)
+	}
+	p := a.printer()
+	if out.File == "" {
+		fmt.Fprintf(p, "no configuration file (looked for %s)\n", strings.Join(config.Places(a.getenv), " and "))
+	} else {
+		fmt.Fprintf(p, "%s is right\n", out.File)
+	}
+	for _, name := range all.Names() {
+		if s, ok := out.Settings[name]; ok && (s.Source != "default" || name == "store") {
+			fmt.Fprintf(p, "  %-16s %-40s %s\n", name, s.Value, s.Source)
+		}
+	}
+	for _, d := range out.Distributions {
+		fmt.Fprintf(p, "  %-16s %-40s %s\n", "distribution", strings.Join(append([]string{d.ID}, d.Aliases...), " = "), d.Source)
+	}
+	for _, w := range out.Warnings {
+		fmt.Fprintf(p, "warning: %s\n", w)
+	}
+	return p.Flush()
+}
+
+// configWarnings are what is right and yet not as somebody may think.
+func (a *app) configWarnings() []string {
+	out := []string{}
+	known := map[string]bool{config.Variable("config"): true}
+	for name := range a.settings() {
+		known[config.Variable(name)] = true
+	}
+	for name := range a.env {
+		if strings.HasPrefix(name, "CFTRACK_") && !known[name] {
+			out = append(out, fmt.Sprintf("the environment variable %s sets nothing: there is no such flag", name))
+		}
+	}
+	for _, d := range a.file.Distributions {
+		if d.Budget != nil {
+			out = append(out, fmt.Sprintf("%s: the budget of %s is not enforced by this version; --max-price bounds each invalidation", d.At, d.ID))
+		}
+	}
+	slices.Sort(out)
+	return out
+}

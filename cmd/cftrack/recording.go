@@ -1,0 +1,163 @@
+// Copyright The cftrack Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/cf-invalidation-tracker/cftrack/accesslog"
+	"github.com/cf-invalidation-tracker/cftrack/cfpath"
+	"github.com/cf-invalidation-tracker/cftrack/dispatch"
+	"github.com/cf-invalidation-tracker/cftrack/inventory"
+	"github.com/cf-invalidation-tracker/cftrack/journal"
+	"github.com/cf-invalidation-tracker/cftrack/selector"
+)
+
+const (
+	// recordBatch is how many sightings are merged in one call.
+	recordBatch = 5000
+	// reportChunk keeps documents small.
+	reportChunk = 500
+)
+
+// A recording writes sightings of the past into an inventory. It does as every
+// recorder: flush, then read the journal, then report what invalidations have to
+// know. It is used by one goroutine; several may share a history.
+type recording struct {
+	o       *opened
+	journal *journal.Journal
+	history *journal.History // nil: nothing was purged yet
+	margin  time.Duration
+
+	held      []accesslog.Line
+	selectors map[uint64]*selector.Compiled
+
+	recorded, purged, reports int
+}
+
+// newRecording reads the purge history.
+func newRecording(ctx context.Context, o *opened) (*recording, error) {
+	r := &recording{o: o, journal: journal.Open(o.store, o.id), selectors: make(map[uint64]*selector.Compiled),
+		margin: dispatch.DefaultMargin + o.clock.Skew()}
+	batches, err := r.journal.Batches(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	if len(batches) > 0 {
+		r.history = journal.NewHistory(batches, func(path string) bool {
+			_, _, query := cfpath.Split(path)
+			return query && o.rules.Match(path).Query.Reduces()
+		})
+	}
+	return r, nil
+}
+
+// fork returns a recording beside this one, for another goroutine.
+func (r *recording) fork() *recording {
+	return &recording{o: r.o, journal: r.journal, history: r.history, margin: r.margin, selectors: make(map[uint64]*selector.Compiled)}
+}
+
+// add takes a sighting, whose tags must not change any more, and tells whether it
+// counts: one that a later purge settled does not.
+func (r *recording) add(ctx context.Context, l accesslog.Line) (bool, error) {
+	s := &l.Sighting
+	if r.history != nil && !l.Folded && r.history.Settles(s.Path, s.End, r.margin) {
+		r.purged++
+		return false, nil
+	}
+	r.held = append(r.held, l)
+	r.recorded++
+	if len(r.held) < recordBatch {
+		return true, nil
+	}
+	return true, r.flush(ctx)
+}
+
+// flush merges what is held, reads the journal, and reports.
+func (r *recording) flush(ctx context.Context) error {
+	if len(r.held) == 0 {
+		return nil
+	}
+	updates := make([]inventory.Update, 0, len(r.held))
+	index := make(map[string]int, len(r.held))
+	for i := range r.held {
+		l := &r.held[i]
+		if at, ok := index[l.Sighting.Path]; ok {
+			updates[at].Record = updates[at].Record.Merge(l.Record())
+			continue
+		}
+		index[l.Sighting.Path] = len(updates)
+		updates = append(updates, inventory.Update{Path: l.Sighting.Path, Record: l.Record()})
+	}
+	if err := r.o.store.Merge(ctx, r.o.id, updates); err != nil {
+		return err
+	}
+	if err := r.report(ctx); err != nil {
+		return err
+	}
+	clear(r.held)
+	r.held = r.held[:0]
+	return nil
+}
+
+// report tells the invalidations of sightings that may hold content from before
+// their cut. A start that is assumed reopens nothing that is over.
+func (r *recording) report(ctx context.Context) error {
+	oldest := r.held[0].Sighting.Start
+	for i := range r.held {
+		if s := r.held[i].Sighting.Start; s.Before(oldest) {
+			oldest = s
+		}
+	}
+	invs, err := r.journal.Invalidations(ctx, 0)
+	if err != nil {
+		return err
+	}
+	var reports []journal.Report
+	for _, inv := range invs {
+		if inv.Cut.Before(oldest) || inv.State == journal.Cancelled || inv.State == journal.Failed {
+			continue
+		}
+		c := r.selectors[inv.Number]
+		if c == nil {
+			if c, err = inv.Selector.Compile(); err != nil {
+				return fmt.Errorf("invalidation %s: %w", inv.ID, err)
+			}
+			r.selectors[inv.Number] = c
+		}
+		for i := range r.held {
+			l := &r.held[i]
+			s := &l.Sighting
+			if s.Start.After(inv.Cut) || l.StartAssumed && inv.State.Ended() || !c.MaySelect(s.Path) {
+				continue
+			}
+			reports = append(reports, journal.Report{Invalidation: inv.Number, Path: s.Path, Start: s.Start, End: s.End, Tags: s.Tags})
+		}
+	}
+	for len(reports) > 0 {
+		n := min(len(reports), reportChunk)
+		if err := r.journal.PutReports(ctx, reportName(reports[:n]), reports[:n]); err != nil {
+			return err
+		}
+		r.reports += n
+		reports = reports[n:]
+	}
+	return nil
+}
+
+// reportName is a name that the same reports have again: repeating an import
+// that was interrupted replaces what it reported before, and nothing else.
+func reportName(reports []journal.Report) string {
+	h := sha256.New()
+	enc := json.NewEncoder(h)
+	for i := range reports {
+		_ = enc.Encode(&reports[i]) // a hash takes everything
+	}
+	return "import-" + hex.EncodeToString(h.Sum(nil)[:12])
+}
