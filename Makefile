@@ -1,0 +1,23 @@
+# Copyright The cftrack Authors
+# SPDX-License-Identifier: Apache-2.0
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test lint fmt
+
+help: ## What can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## The command, as bin/cftrack
+	go build -trimpath -o bin/cftrack ./cmd/cftrack
+
+demo: build ## The whole story on this machine, with proof at the end
+	bin/cftrack demo
+
+test: ## Every test, with the race detector
+	./test.sh
+
+lint: ## What golangci-lint says; .golangci.yml has the rules and their exceptions
+	go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run
+
+fmt: ## Format the code
+	gofmt -w $$(git ls-files '*.go')
