@@ -229,8 +229,7 @@ func (r *response) end(outer *http.Request, panicked bool) {
 	sh.mu.Lock()
 	if a := r.aside; a != nil {
 		sh.mu.Unlock()
-		var removed bool
-		if said, removed = a.end(t, &r.sighting); removed {
+		if said = a.end(t, &r.sighting); said.set && said.ttl == 0 {
 			r.kept = false
 		}
 		sh.mu.Lock()

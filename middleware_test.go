@@ -122,8 +122,8 @@ func TestAChangedHeaderIsNoticed(t *testing.T) {
 			life   time.Duration
 		}{
 			{nil, 48 * time.Hour},
-			{[]string{"Cache-Control", "max-age=172800"}, 96 * time.Hour},
 			{[]string{"Expires", "Wed, 05 Jan 2000 00:00:00 GMT"}, 192 * time.Hour},
+			{[]string{"Cache-Control", "max-age=388800"}, 216 * time.Hour},
 			{[]string{"Cache-Control", "public", "Cache-Control", "max-age=432000"}, 240 * time.Hour},
 		} {
 			now := time.Now()
@@ -144,8 +144,8 @@ func TestAnEntryInUseIsNotDropped(t *testing.T) {
 		s.record("/a", time.Hour)
 		pass(10 * time.Second)
 		s.serve("GET", "/a", func(http.ResponseWriter, *http.Request) {
-			if err := s.tr.Record(context.Background(), "/b", time.Hour); err != nil && !errors.Is(err, cftrack.ErrFull) {
-				t.Error(err)
+			if err := s.tr.Record(context.Background(), "/b", time.Hour); !errors.Is(err, cftrack.ErrFull) {
+				t.Errorf("Record = %v, with room for one path only", err)
 			}
 			pass(10 * time.Second)
 		})
@@ -469,6 +469,18 @@ func TestCallsDuringARequest(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestARemovedResponseIsNotReported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, nil)
+		s.serve("GET", "/own", func(_ http.ResponseWriter, r *http.Request) { _ = s.tr.Remove(r.Context(), "/own") })
+		inv := s.invalidate("/own")
+		pass(2 * time.Second)
+		if st := s.tr.Stats(); st.Recorded != 0 || st.NotKept != 1 || len(s.reports(inv)) != 0 {
+			t.Fatalf("%+v, %d reports", st, len(s.reports(inv)))
+		}
+	})
 }
 
 // A handler may record something that an invalidation selects after the
@@ -893,4 +905,62 @@ func TestUnderLoad(t *testing.T) {
 	if gaps, err := j.Gaps(t.Context()); err != nil || len(gaps) > 0 {
 		t.Fatalf("gaps %v, %v", gaps, err)
 	}
+}
+
+func TestOptionTTL(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, &cftrack.Options{TTL: time.Hour, Scope: []string{"/blog/*"}, Name: "web-1"})
+		now := time.Now()
+		s.serve("GET", "/kept", status(200, "Cache-Control", "max-age=60"))
+		s.serve("GET", "/not-kept", status(200, "Cache-Control", "no-store"))
+		s.record("/unknown", 0)
+		s.record("/explicit", time.Minute)
+		pass(time.Second)
+		got := s.live()
+		for path, life := range map[string]time.Duration{"/kept": time.Hour, "/unknown": time.Hour, "/explicit": time.Minute} {
+			if !got[path].Expires.Equal(now.Add(life)) {
+				t.Errorf("%s: %+v, want a life of %v", path, got[path], life)
+			}
+		}
+		if len(got) != 3 {
+			t.Errorf("%d entries", len(got))
+		}
+		if x := s.session(); x.Longest != time.Hour || !slices.Equal(x.Scope, []string{"/blog/*"}) || x.Recorder != "web-1" {
+			t.Errorf("session %+v", x)
+		}
+	})
+}
+
+// Whatever a request and a response look like, the request is served, and it is
+// counted as one of recorded, not kept and invalid.
+func FuzzMiddleware(f *testing.F) {
+	f.Add("/a?x=1", "max-age=60", "a, b", 200)
+	f.Add("http://h/%zz", "no-store", ",", 404)
+	f.Add("*", "s-maxage=\"1", "", 304)
+	tr, err := cftrack.Open(memstore.New(), dist, &cftrack.Options{Margin: -1})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { _ = tr.Close(context.Background()) })
+	f.Fuzz(func(t *testing.T, target, control, tags string, code int) {
+		code = 200 + (code%400+400)%400
+		before := tr.Stats()
+		r := httptest.NewRequest("GET", "/", nil)
+		r.RequestURI = target
+		if target == "" {
+			r.RequestURI = "/"
+		}
+		served := false
+		tr.Middleware(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			served = true
+			w.Header().Set("Cache-Control", control)
+			w.Header()["Cache-Tag"] = strings.SplitN(tags, "|", 3)
+			w.WriteHeader(code)
+		})).ServeHTTP(httptest.NewRecorder(), r)
+		after := tr.Stats()
+		n := after.Recorded - before.Recorded + after.NotKept - before.NotKept + after.Invalid - before.Invalid
+		if !served || n != 1 || after.Running != 0 {
+			t.Fatalf("served %v, counted %d times, %d running", served, n, after.Running)
+		}
+	})
 }

@@ -17,11 +17,10 @@ type aside struct {
 	path   string // the request's own
 	scoped bool   // the request's context leads here
 
-	mu      sync.Mutex
-	ended   bool
-	beside  []recorded
-	own     limit
-	removed bool
+	mu     sync.Mutex
+	ended  bool
+	beside []recorded
+	own    limit
 }
 
 type recorded struct {
@@ -34,7 +33,7 @@ type recorded struct {
 // request's sightings end, and is made again after them: it is about them too.
 type limit struct {
 	set bool
-	ttl time.Duration
+	ttl time.Duration // 0: removed
 }
 
 // A scope is the context of a running request. Handlers may keep contexts and
@@ -138,7 +137,7 @@ func (a *aside) claim(path string, ttl time.Duration) bool {
 		return false
 	}
 	if path == a.path {
-		a.own, a.removed = limit{true, ttl}, a.removed || ttl == 0
+		a.own = limit{true, ttl}
 	}
 	a.beside = slices.DeleteFunc(a.beside, func(b recorded) bool { return b.path == path && ttl == 0 })
 	for i := range a.beside {
@@ -165,11 +164,10 @@ func (a *aside) paths() (paths []string) {
 // end records what the handler recorded, with the times of own, and returns what
 // it said of own itself. The records stay listed until the request leaves its
 // shard, so that they are always in one place at least.
-func (a *aside) end(t *Tracker, own *sighting) (l limit, removed bool) {
+func (a *aside) end(t *Tracker, own *sighting) limit {
 	a.mu.Lock()
 	a.ended = true
-	beside := a.beside
-	l, removed = a.own, a.removed
+	beside, said := a.beside, a.own
 	a.mu.Unlock()
 	for _, b := range beside {
 		b.start, b.end = own.start, own.end
@@ -180,5 +178,5 @@ func (a *aside) end(t *Tracker, own *sighting) (l limit, removed bool) {
 		}
 		sh.mu.Unlock()
 	}
-	return l, removed
+	return said
 }
