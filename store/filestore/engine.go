@@ -42,8 +42,9 @@ const (
 	// recentKept is how many finished transactions are remembered.
 	recentKept = 4096
 
-	// memTable is how much Pebble gathers in memory before it writes a table.
-	memTable = 32 << 20
+	// memTable is how much Pebble gathers in memory before it writes a table. Its
+	// logs, five of which it may keep, grow and shrink with it.
+	memTable = 24 << 20
 
 	// probeSize must fit on the disk before the database is opened for writing
 	// again, and probeWait passes between two tries.

@@ -4,7 +4,8 @@
 package storetest
 
 import (
-	"fmt"
+	"encoding/binary"
+	"encoding/hex"
 	"strconv"
 	"testing"
 	"time"
@@ -22,9 +23,19 @@ const Batch = 1000
 func Path(i int) string {
 	id := uint64(i/10*7 + max(i%10-3, 0))
 	if i%10 < 3 {
-		id = mix(uint64(i)) % (id + 1)
+		id = mix(uint64(i)) % max(id, 1)
 	}
-	return fmt.Sprintf("/shop/%03d/%016x/a-page-with-quite-a-long-name.html?v=%02d", id%997, mix(id), id%89)
+	path := append(make([]byte, 0, 66), "/shop/"...)
+	path = append(path, digits(id%997, 3)...)
+	path = append(path, '/')
+	path = hex.AppendEncode(path, binary.BigEndian.AppendUint64(nil, mix(id)))
+	path = append(path, "/a-page-with-quite-a-long-name.html?v="...)
+	return string(append(path, digits(id%89, 2)...))
+}
+
+// digits returns the last width decimal digits of n, at most 3.
+func digits(n uint64, width int) []byte {
+	return []byte{'0' + byte(n/100%10), '0' + byte(n/10%10), '0' + byte(n%10)}[3-width:]
 }
 
 // mix scatters x (the finaliser of SplitMix64).
