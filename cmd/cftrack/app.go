@@ -90,6 +90,7 @@ nothing is lost.`,
 		PersistentPreRunE: a.configure,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	a.root.SuggestionsMinimumDistance = 2
 	a.root.SetIn(a.stdin)
 	a.root.SetOut(a.stdout)
 	a.root.SetErr(a.stderr)

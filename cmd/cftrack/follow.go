@@ -84,12 +84,15 @@ func progress(r *dispatch.Report) string {
 			done++
 		}
 	}
-	s := fmt.Sprintf("%s %s: %s accepted in %s", r.ID, r.State, count(r.Items, "item", "items"), count(accepted, "batch", "batches"))
-	if r.State == journal.Sending && len(r.Batches) == 0 {
-		s = fmt.Sprintf("%s %s: letting recorders flush", r.ID, r.State)
-	}
-	if r.State == journal.Propagating || r.State == journal.Sweeping {
-		s += fmt.Sprintf(", %d of them processed by every edge", done)
+	s := fmt.Sprintf("%s %s", r.ID, r.State)
+	switch {
+	case r.State == journal.Sending && len(r.Batches) == 0:
+		s += ": letting recorders flush"
+	case r.State == journal.Sending:
+		s += fmt.Sprintf(": %s, %d of %s accepted", count(r.Items, "item", "items"), accepted, count(len(r.Batches), "batch", "batches"))
+	case r.State.Ended():
+	default:
+		s += fmt.Sprintf(": %s, %d of %s processed by every edge", count(r.Items, "item", "items"), done, count(accepted, "batch", "batches"))
 	}
 	if r.FollowUps > 0 {
 		s += ", " + count(r.FollowUps, "follow-up", "follow-ups")

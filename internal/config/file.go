@@ -111,7 +111,7 @@ func Parse(path string, data []byte, known func(string) bool) (*File, error) {
 }
 
 func syntax(path string, err error) Problem {
-	p := Problem{At: path, Message: "not YAML: " + err.Error(), Hint: "indent with spaces, and quote what begins with * & ! % @ or `"}
+	p := Problem{At: path, Message: "not YAML: " + err.Error(), Hint: "indent with spaces, and quote a value that begins with * & ! % @ or `, or ends in a colon"}
 	var ye yaml.Error
 	if errors.As(err, &ye) && ye.GetToken() != nil {
 		pos := ye.GetToken().Position
@@ -129,6 +129,11 @@ type decoder struct {
 }
 
 func (d *decoder) at(n ast.Node) Position {
+	if m, ok := n.(ast.MapNode); ok { // its own token is the colon
+		if it := m.MapRange(); it.Next() {
+			return d.at(it.Key())
+		}
+	}
 	if pos := n.GetToken().Position; pos != nil {
 		return Position{d.path, pos.Line, pos.Column}
 	}
