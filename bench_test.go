@@ -4,10 +4,12 @@
 package cftrack_test
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -67,15 +69,65 @@ func BenchmarkMiddlewareParallel(b *testing.B) {
 	all := middlewares(b)
 	for _, name := range []string{"bare", "cftrack", "promhttp"} {
 		h := all[name](http.HandlerFunc(servePage))
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			b.RunParallel(func(pb *testing.PB) {
-				r := httptest.NewRequest(http.MethodGet, "/blog/2026/a-page?lang=en", nil)
-				w := &light{header: http.Header{"Cache-Control": {"public, max-age=600"}}}
-				for pb.Next() {
-					h.ServeHTTP(w, r)
-				}
+		for paths, label := range map[int]string{1: "/one-path", 128: "/many-paths"} {
+			b.Run(name+label, func(b *testing.B) {
+				b.ReportAllocs()
+				b.RunParallel(func(pb *testing.PB) {
+					rs := make([]*http.Request, paths)
+					for i := range rs {
+						rs[i] = httptest.NewRequest(http.MethodGet, fmt.Sprintf("/blog/2026/page-%d?lang=en", i), nil)
+					}
+					w := &light{header: http.Header{"Cache-Control": {"public, max-age=600"}}}
+					for i := 0; pb.Next(); i++ {
+						h.ServeHTTP(w, rs[i%paths])
+					}
+				})
 			})
+		}
+	}
+}
+
+// BenchmarkMiddlewareScoped is the cost once handlers call the tracker.
+func BenchmarkMiddlewareScoped(b *testing.B) {
+	tr, err := cftrack.Open(memstore.New(), "E1", nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = tr.Close(b.Context()) })
+	if err := tr.SetTTL(b.Context(), "/", time.Hour); err != nil {
+		b.Fatal(err)
+	}
+	h := tr.Middleware(http.HandlerFunc(servePage))
+	r := httptest.NewRequest(http.MethodGet, "/blog/2026/a-page?lang=en", nil)
+	w := &light{header: http.Header{"Cache-Control": {"public, max-age=600"}}}
+	b.ReportAllocs()
+	for b.Loop() {
+		h.ServeHTTP(w, r)
+	}
+}
+
+// BenchmarkRecord is the cost of a path that is known, and of one that is new
+// (with what the loop does for it beside).
+func BenchmarkRecord(b *testing.B) {
+	paths := make([]string, 200_000)
+	for i := range paths {
+		paths[i] = fmt.Sprintf("/catalogue/section-%d/product-%d.html?lang=en", i%100, i)
+	}
+	for name, most := range map[string]int{"known": 1000, "new": len(paths)} {
+		b.Run(name, func(b *testing.B) {
+			tr, err := cftrack.Open(memstore.New(), "E1", &cftrack.Options{Buffer: len(paths), Margin: -1})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer func() { _ = tr.Close(b.Context()) }()
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				if err := tr.Record(b.Context(), paths[i%most], time.Hour); err != nil {
+					b.Fatal(err)
+				}
+				i++
+			}
 		})
 	}
 }
@@ -85,7 +137,10 @@ func BenchmarkServer(b *testing.B) {
 	all := middlewares(b)
 	for _, name := range []string{"bare", "cftrack", "promhttp"} {
 		b.Run(name, func(b *testing.B) {
-			srv := httptest.NewServer(all[name](http.HandlerFunc(servePage)))
+			srv := httptest.NewServer(all[name](http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Cache-Control", "max-age=600")
+				servePage(w, r)
+			})))
 			defer srv.Close()
 			b.ReportAllocs()
 			for b.Loop() {
