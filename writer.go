@@ -48,9 +48,8 @@ func (r *response) push(target string, opts *http.PushOptions) error {
 	return http.ErrNotSupported
 }
 
-//lint:ignore SA1019 handlers still ask for it, and some panic without
 func (r *response) closeNotify() <-chan bool {
-	if n, ok := r.ResponseWriter.(http.CloseNotifier); ok {
+	if n, ok := r.ResponseWriter.(http.CloseNotifier); ok { //nolint:staticcheck // handlers still ask for it, and some panic without
 		return n.CloseNotify()
 	}
 	return nil
@@ -109,7 +108,7 @@ func (r *response) writer() http.ResponseWriter {
 	if _, ok := r.ResponseWriter.(http.Pusher); ok {
 		can |= p
 	}
-	if _, ok := r.ResponseWriter.(http.CloseNotifier); ok {
+	if _, ok := r.ResponseWriter.(http.CloseNotifier); ok { //nolint:staticcheck // as above
 		can |= c
 	}
 	switch can {
