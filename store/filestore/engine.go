@@ -108,13 +108,15 @@ func (e *engine) options(files *freezer, readOnly bool) *pebble.Options {
 		CacheSize:                   16 << 20,
 		MemTableSize:                e.memTable,
 		MemTableStopWritesThreshold: 3,
-		L0CompactionThreshold:       4,
-		L0StopWritesThreshold:       100,
-		LBaseMaxBytes:               128 << 20,
-		MaxOpenFiles:                500,
-		BytesPerSync:                1 << 20,
-		WALBytesPerSync:             0,
-		Logger:                      log,
+		// Paths come in no order, so each compaction of level 0 rewrites what lies
+		// below: half as many of them take a third off the cost of a merge.
+		L0CompactionThreshold: 8,
+		L0StopWritesThreshold: 100,
+		LBaseMaxBytes:         128 << 20,
+		MaxOpenFiles:          500,
+		BytesPerSync:          1 << 20,
+		WALBytesPerSync:       0,
+		Logger:                log,
 		EventListener: &pebble.EventListener{
 			BackgroundError: func(err error) { e.log.Error("database: background work", "error", err) },
 			DataCorruption: func(info pebble.DataCorruptionInfo) {

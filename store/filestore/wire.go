@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/cf-invalidation-tracker/cftrack/inventory"
@@ -26,8 +27,10 @@ const (
 	protocolHeader = "Cftrack-Protocol"
 )
 
-// maxString bounds what a length before a string may claim.
-const maxString = 1 << 28
+const (
+	maxString = 1 << 28 // what a length before a string may claim
+	maxPiece  = 1 << 17 // what is read of it at a time
+)
 
 type (
 	clearCall struct {
@@ -107,14 +110,17 @@ func readString(r *bufio.Reader, buf []byte) ([]byte, error) {
 	if n > maxString {
 		return nil, fmt.Errorf("a string of %d bytes", n)
 	}
-	if uint64(cap(buf)) < n {
-		buf = make([]byte, n)
+	// What is claimed is not believed until it has arrived.
+	buf = buf[:0]
+	for more := int(n); more > 0; {
+		piece := min(more, maxPiece)
+		buf = slices.Grow(buf, piece)[:len(buf)+piece]
+		if _, err := io.ReadFull(r, buf[len(buf)-piece:]); err != nil {
+			return nil, cutOff(err)
+		}
+		more -= piece
 	}
-	buf = buf[:n]
-	if _, err = io.ReadFull(r, buf); errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
-	return buf, err
+	return buf, nil
 }
 
 func appendUpdates(dst []byte, distribution string, updates []inventory.Update) []byte {
