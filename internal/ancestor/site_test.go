@@ -157,10 +157,13 @@ func later(d time.Duration) {
 	synctest.Wait()
 }
 
-// get sends a request to the handler, as CloudFront does.
-func get(h http.Handler, target string) int {
+// get and post send a request to the handler, as CloudFront does.
+func get(h http.Handler, target string) int  { return serve(h, http.MethodGet, target) }
+func post(h http.Handler, target string) int { return serve(h, http.MethodPost, target) }
+
+func serve(h http.Handler, method, target string) int {
 	w := httptest.NewRecorder()
-	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, target, nil))
+	h.ServeHTTP(w, httptest.NewRequest(method, target, nil))
 	return w.Code
 }
 
@@ -193,9 +196,9 @@ func (s *site) dispatcher() *dispatch.Dispatcher {
 	return dispatch.New(s.st, dist, s.cdn, nil)
 }
 
-// send invalidates; a minute is ample for what is not held up.
+// send invalidates; ten minutes are ample for what is not held up.
 func (s *site) send() (*dispatch.Report, error) {
-	ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(s.Context(), 10*time.Minute)
 	defer cancel()
 	return s.dispatcher().Invalidate(ctx, sendInvalidation)
 }
