@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +16,7 @@ import (
 	"github.com/cf-invalidation-tracker/cftrack/cfpath"
 	"github.com/cf-invalidation-tracker/cftrack/inventory"
 	"github.com/cf-invalidation-tracker/cftrack/journal"
+	"github.com/cf-invalidation-tracker/cftrack/journal/journaltest"
 	"github.com/cf-invalidation-tracker/cftrack/selector"
 	"github.com/cf-invalidation-tracker/cftrack/store"
 	"github.com/cf-invalidation-tracker/cftrack/store/memstore"
@@ -50,144 +50,6 @@ func lease(t *testing.T, j *journal.Journal, holder string, now time.Time) *jour
 	return l
 }
 
-func TestInvalidationsAreNumberedAndFound(t *testing.T) {
-	j := open(t)
-	a, b := create(t, j, "/a"), create(t, j, "/b")
-	if a.ID != "inv-1-word" || b.ID != "inv-2-word" {
-		t.Fatalf("IDs %s, %s", a.ID, b.ID)
-	}
-	for _, id := range []string{"inv-2-word", "2"} {
-		got, err := j.Invalidation(t.Context(), id)
-		if err != nil || got.ID != b.ID || got.Selector.Patterns[0] != "/b" {
-			t.Fatalf("%s: %+v, %v", id, got, err)
-		}
-	}
-	for _, id := range []string{"inv-3-word", "inv-2-other", "0", "", "x", "-", "inv-"} {
-		if _, err := j.Invalidation(t.Context(), id); !errors.Is(err, journal.ErrNotFound) {
-			t.Errorf("%q: %v", id, err)
-		}
-	}
-	got, err := j.Invalidations(t.Context(), 1)
-	if err != nil || len(got) != 1 || got[0].Number != 2 {
-		t.Fatalf("after 1: %v, %v", got, err)
-	}
-}
-
-func TestConcurrentCreationLosesNothing(t *testing.T) {
-	j := open(t)
-	const n = 32
-	errs := make(chan error)
-	for range n {
-		go func() {
-			errs <- j.Create(context.Background(), &journal.Invalidation{Cut: t0}, t0, "w")
-		}()
-	}
-	for range n {
-		if err := <-errs; err != nil {
-			t.Fatal(err)
-		}
-	}
-	got, err := j.Invalidations(t.Context(), 0)
-	if err != nil || len(got) != n || got[n-1].Number != n {
-		t.Fatalf("%d invalidations, %v", len(got), err)
-	}
-}
-
-func TestLeaseIsForOne(t *testing.T) {
-	j := open(t)
-	inv := create(t, j, "/a")
-	a := lease(t, j, "a", t0)
-	if l, by, err := j.Acquire(t.Context(), "b", t0.Add(9*time.Second), time.Second); err != nil || l != nil || by.Holder != "a" {
-		t.Fatalf("b got %v while %+v holds, %v", l, by, err)
-	}
-	b := lease(t, j, "b", t0.Add(10*time.Second))
-
-	// What overslept can change nothing, whatever it tries.
-	batch := &journal.Batch{Items: []string{"/a"}, Sent: t0}
-	for name, do := range map[string]func() error{
-		"renew":   func() error { return a.Renew(t.Context(), t0.Add(11*time.Second), time.Second) },
-		"save":    func() error { return a.SaveBatch(t.Context(), inv, batch, "r") },
-		"end":     func() error { return a.PutInvalidation(t.Context(), inv) },
-		"release": func() error { return a.Release(t.Context()) },
-	} {
-		if err := do(); !errors.Is(err, journal.ErrLeaseLost) {
-			t.Errorf("%s under a lost lease: %v", name, err)
-		}
-	}
-	if bs, _ := j.Batches(t.Context(), inv.Number); len(bs) != 0 {
-		t.Fatalf("a lost lease saved %d batches", len(bs))
-	}
-	if err := b.SaveBatch(t.Context(), inv, batch, "r"); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.Release(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	lease(t, j, "c", t0.Add(10*time.Second))
-}
-
-func TestABatchIsCountedAndSavedInOneWrite(t *testing.T) {
-	j := open(t)
-	inv := create(t, j, "/a")
-	l := lease(t, j, "a", t0)
-	b := &journal.Batch{Items: []string{"/a", "/b", "/c"}, Sent: t0}
-	if err := l.SaveBatch(t.Context(), inv, b, "x1"); err != nil {
-		t.Fatal(err)
-	}
-	if b.Reference != "cftrack/inv-1-word/0/x1" || b.State != journal.Saved || inv.Batches != 1 {
-		t.Fatalf("%+v, %d", b, inv.Batches)
-	}
-
-	// Somebody asks to stop: what the dispatcher holds is stale, and it is told.
-	if _, err := j.RequestCancel(t.Context(), inv.ID); err != nil {
-		t.Fatal(err)
-	}
-	err := l.SaveBatch(t.Context(), inv, &journal.Batch{Items: []string{"/d"}}, "x2")
-	if !errors.Is(err, store.ErrConflict) {
-		t.Fatalf("a batch was saved over a request to stop: %v", err)
-	}
-	if inv, err = j.Invalidation(t.Context(), inv.ID); err != nil || !inv.Cancel {
-		t.Fatal(inv, err)
-	}
-
-	halves, err := l.Split(t.Context(), inv, b, "InvalidArgument", t0, [2]string{"y", "z"})
-	if err != nil || len(halves) != 2 {
-		t.Fatal(halves, err)
-	}
-	got, err := j.Batches(t.Context(), inv.Number)
-	if err != nil || len(got) != 3 {
-		t.Fatalf("%d batches, %v", len(got), err)
-	}
-	if got[0].State != journal.BatchRefused || got[0].Error != "InvalidArgument" ||
-		!slices.Equal(got[0].Items, []string{"/a", "/b", "/c"}) {
-		t.Errorf("closed batch %+v", got[0])
-	}
-	if all := append(slices.Clone(got[1].Items), got[2].Items...); !slices.Equal(all, []string{"/a", "/b", "/c"}) {
-		t.Errorf("halves hold %v", all)
-	}
-	if got[1].Reference == got[2].Reference || got[1].Reference == got[0].Reference {
-		t.Error("a reference was used twice")
-	}
-}
-
-func TestReopenOnlyWhatCanGoOn(t *testing.T) {
-	j := open(t)
-	l := lease(t, j, "a", t0)
-	for state, want := range map[journal.State]journal.State{
-		journal.Failed: journal.Sending, journal.Completed: journal.Completed,
-		journal.Cancelled: journal.Cancelled, journal.Partial: journal.Partial,
-	} {
-		inv := create(t, j, "/a")
-		inv.State, inv.Error, inv.Ended = state, "why", t0
-		if err := l.PutInvalidation(t.Context(), inv); err != nil {
-			t.Fatal(err)
-		}
-		if got, err := j.Reopen(t.Context(), inv.ID); err != nil || got.State != want {
-			t.Errorf("%s became %s, %v", state, got.State, err)
-		}
-	}
-}
-
 func session(t *testing.T, j *journal.Journal, id string, now time.Time) *journal.Session {
 	t.Helper()
 	s := &journal.Session{ID: id, Recorder: "web@" + id, Lease: 10 * time.Second, Longest: time.Hour}
@@ -197,63 +59,12 @@ func session(t *testing.T, j *journal.Journal, id string, now time.Time) *journa
 	return s
 }
 
-func TestSessionProtocol(t *testing.T) {
-	j := open(t)
-	inv := create(t, j, "/a")
-	s := session(t, j, "s1", t0)
-	if s.HasAcked(inv.Number) {
-		t.Fatal("a new session has acknowledged what it never saw")
-	}
-	rep := journal.Report{Invalidation: inv.Number, Path: "/a", Start: t0, End: t0.Add(time.Second)}
-	s.Ack(inv.Number)
-	if err := j.Renew(t.Context(), s, t0.Add(time.Second), []journal.Report{rep}, nil); err != nil {
-		t.Fatal(err)
-	}
-	got, err := j.Reports(t.Context(), inv.Number)
-	if err != nil || len(got) != 1 || got[0].Path != "/a" || !got[0].End.Equal(rep.End) {
-		t.Fatalf("%+v, %v", got, err)
-	}
-	unread, err := j.Unread(t.Context())
-	if err != nil || unread[inv.Number] == 0 {
-		t.Fatalf("unread %v, %v", unread, err)
-	}
-	l := lease(t, j, "d", t0)
-	if err := l.MarkRead(t.Context(), inv.Number, unread[inv.Number]-1); err != nil {
-		t.Fatal(err)
-	}
-	if u, _ := j.Unread(t.Context()); len(u) != 1 {
-		t.Fatal("an older mark took a newer one away")
-	}
-	if err := l.MarkRead(t.Context(), inv.Number, unread[inv.Number]); err != nil {
-		t.Fatal(err)
-	}
-	if u, _ := j.Unread(t.Context()); len(u) != 0 {
-		t.Fatal("still unread")
-	}
-	all, err := j.Sessions(t.Context())
-	if err != nil || len(all) != 1 || !all[0].HasAcked(inv.Number) {
-		t.Fatalf("%+v, %v", all, err)
-	}
-	if err := j.CloseSession(t.Context(), s); err != nil {
-		t.Fatal(err)
-	}
-	if err := j.CloseSession(t.Context(), s); err != nil {
-		t.Fatalf("closing twice: %v", err)
-	}
-	if all, _ := j.Sessions(t.Context()); len(all) != 0 {
-		t.Fatal("a closed session is still there")
-	}
-}
-
-func TestASessionNoticesThatItWasRemoved(t *testing.T) {
-	j := open(t)
-	s := session(t, j, "s1", t0)
-	if _, err := j.Store().Commit(t.Context(), "E1", store.Transaction{Delete: []string{"ses/s1"}}); err != nil {
-		t.Fatal(err)
-	}
-	if err := j.Renew(t.Context(), s, t0.Add(time.Second), nil, nil); !errors.Is(err, journal.ErrSessionLost) {
-		t.Fatalf("renewed what is gone: %v", err)
-	}
+func TestJournal(t *testing.T) {
+	journaltest.Run(t, func(tb testing.TB) store.Store {
+		st := memstore.New()
+		tb.Cleanup(func() { st.Close() })
+		return st
+	})
 }
 
 func TestAcksKeepTheirGaps(t *testing.T) {
