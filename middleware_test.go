@@ -153,6 +153,8 @@ func TestAnEntryInUseIsNotDropped(t *testing.T) {
 		if e := s.live()["/a"]; e.Hits != 2 {
 			t.Fatalf("%+v", e)
 		}
+		pass(10 * time.Second)
+		s.record("/b", time.Hour) // now there is room
 	})
 }
 

@@ -501,6 +501,27 @@ func TestAFullBufferIsAGap(t *testing.T) {
 	})
 }
 
+func TestAGapGrowsWhileLossesGoOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, &cftrack.Options{Buffer: 1})
+		s.record("/a", time.Hour)
+		from := time.Now()
+		s.st.set(func() { s.st.after = 2 }) // it cannot be written at once
+		for range 4 {
+			s.record("/a", time.Hour) // so that there is no room for another
+			if err := s.tr.Record(t.Context(), "/b", time.Hour); !errors.Is(err, cftrack.ErrFull) {
+				t.Fatal(err)
+			}
+			pass(time.Second)
+		}
+		until := time.Now().Add(-time.Second)
+		pass(10 * time.Second)
+		if g := s.gaps(); len(g) != 1 || g[0].From.After(from) || g[0].Until.Before(until) {
+			t.Fatalf("gaps %+v, want one from %v until %v", g, from, until)
+		}
+	})
+}
+
 func TestMemoryIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := open(t, &cftrack.Options{Buffer: 1000})
