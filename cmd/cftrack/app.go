@@ -245,12 +245,11 @@ func (a *app) target() (*target, error) {
 	if t.rules, err = t.Rules(over, under); err != nil {
 		var le *lifetime.Error
 		if errors.As(err, &le) {
-			name := config.SettingName(le.Field)
-			where := a.origins[name].Where
-			if where == "" || where == "default" {
-				where = le.Field
+			where := a.origins[le.Field].Where
+			if t.Distribution != nil && a.origins[le.Field].Source < config.FromEnvironment {
+				where = t.At.String()
 			}
-			return nil, config.Problems{{At: where, Message: fmt.Sprintf("%s is %s: %s", name, le.Value, le.Reason), Hint: le.Hint}}
+			return nil, config.Problems{{At: where, Message: fmt.Sprintf("%s is %s: %s", le.Field, le.Value, le.Reason), Hint: le.Hint}}
 		}
 		return nil, err
 	}

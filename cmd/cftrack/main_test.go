@@ -75,7 +75,9 @@ func TestScript(t *testing.T) {
 				"AWS_ENDPOINT_URL_CLOUDFRONT="+api, "AWS_ACCESS_KEY_ID=example", "AWS_SECRET_ACCESS_KEY=example",
 				"AWS_EC2_METADATA_DISABLED=true", "AWS_CONFIG_FILE="+e.WorkDir+"/aws", "AWS_SHARED_CREDENTIALS_FILE="+e.WorkDir+"/aws",
 				"HOME="+e.WorkDir+"/home", "XDG_DATA_HOME="+e.WorkDir+"/data", "XDG_CONFIG_HOME="+e.WorkDir+"/config",
-				"CFTRACK_DISTRIBUTION=E2EXAMPLE", "USER=ada")
+				"CFTRACK_DISTRIBUTION=E2EXAMPLE", "USER=ada",
+				// The race detector has every process sleep for a second at its end.
+				"GORACE=atexit_sleep_ms=0")
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

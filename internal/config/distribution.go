@@ -62,7 +62,25 @@ func (d *Distribution) Rules(over, under Overrides) (lifetime.Rules, error) {
 	for _, b := range d.Behaviors {
 		r.Behaviors = append(r.Behaviors, b.rule(Behavior{}, Behavior{}))
 	}
-	return r, r.Validate()
+	return r, check(&r)
+}
+
+// check validates rules, in the words of settings.
+func check(r *lifetime.Rules) error {
+	if d := &r.Default; d.MaxTTL < d.MinTTL {
+		// Said of the two that were given, not of the default between them.
+		return &lifetime.Error{Field: "max-ttl", Value: FormatDuration(d.MaxTTL), Reason: "it is below min-ttl, " + FormatDuration(d.MinTTL),
+			Hint: "raise it, or lower min-ttl"}
+	}
+	err := r.Validate()
+	var le *lifetime.Error
+	if errors.As(err, &le) {
+		words := strings.NewReplacer("MinTTL", "min-ttl", "DefaultTTL", "default-ttl", "MaxTTL", "max-ttl", "ErrorTTL", "error-ttl",
+			"Tiers", "tiers", "AllHeaders", "all-headers")
+		return &lifetime.Error{Field: words.Replace(le.Field[strings.LastIndexByte(le.Field, '.')+1:]), Value: le.Value,
+			Reason: words.Replace(le.Reason), Hint: words.Replace(le.Hint)}
+	}
+	return err
 }
 
 // Overrides are settings from outside of a distribution.
@@ -264,27 +282,9 @@ func (d *decoder) ordered(n ast.Node, b Behavior) {
 	r.Default = b.rule(Behavior{}, Behavior{})
 	r.Default.Pattern = cfpath.Pattern{}
 	var le *lifetime.Error
-	if errors.As(r.Validate(), &le) {
-		d.fail(n, le.Hint, "%s is %s: %s", SettingName(le.Field), le.Value, le.Reason)
+	if errors.As(check(&r), &le) {
+		d.fail(n, le.Hint, "%s is %s: %s", le.Field, le.Value, le.Reason)
 	}
-}
-
-// SettingName is the setting that a field of lifetime.Rules is filled from.
-func SettingName(field string) string {
-	field = field[strings.LastIndexByte(field, '.')+1:]
-	switch field {
-	case "MinTTL":
-		return "min-ttl"
-	case "DefaultTTL":
-		return "default-ttl"
-	case "MaxTTL":
-		return "max-ttl"
-	case "ErrorTTL":
-		return "error-ttl"
-	case "Tiers":
-		return "tiers"
-	}
-	return field
 }
 
 // unique checks that a name means one distribution.
