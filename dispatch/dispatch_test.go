@@ -783,6 +783,54 @@ func TestStragglersAreFollowedUp(t *testing.T) {
 	})
 }
 
+// hooked is a store in which something happens right before sessions are read.
+type hooked struct {
+	store.Store
+	before func()
+}
+
+func (s *hooked) List(ctx context.Context, d, prefix, after string, limit int) ([]store.Document, error) {
+	if prefix == "ses/" && s.before != nil {
+		s.before()
+	}
+	return s.Store.List(ctx, d, prefix, after, limit)
+}
+
+// A recorder writes what it reports and its acknowledgement in one step: a look
+// that sees the one sees the other.
+func TestAReportIsSeenWithItsAcknowledgement(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		s := w.session("web", nil)
+		st := &hooked{Store: w.st}
+		d := dispatch.New(st, dist, w.cdn, nil)
+		r := pattern("/a")
+		r.Now = true
+		inv, err := d.Open(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		st.before = func() {
+			now, err := d.Status(t.Context(), inv.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if now.State != journal.Sweeping || s.HasAcked(inv.Number) {
+				return
+			}
+			s.Ack(inv.Number)
+			end := time.Now()
+			report := journal.Report{Invalidation: inv.Number, Path: "/a", Start: inv.Cut.Add(-time.Second), End: end}
+			if err := d.Journal().Renew(t.Context(), s, end, []journal.Report{report}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		rep, err := d.Drive(t.Context(), inv.ID, dispatch.UntilDone, nil)
+		if err != nil || rep.State != journal.Completed || rep.FollowUps != 1 {
+			t.Fatalf("%+v, %v", rep, err)
+		}
+	})
+}
+
 func TestALateReportReopens(t *testing.T) {
 	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
 		d := w.dispatcher()

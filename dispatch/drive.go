@@ -253,7 +253,6 @@ type run struct {
 	sweepSince time.Time
 	barrier    map[string]bool // batches that completion waits for, by reference
 	holding    []string
-	unread     uint64 // version of the mark that reports came in; 0: none
 	reports    []journal.Report
 	lost       map[string]bool // sessions already spoken for
 	read       bool            // reports holds what there was
@@ -301,7 +300,7 @@ func (d *Dispatcher) refresh(ctx context.Context, l *leader) ([]*run, error) {
 			}
 			l.runs[inv.Number] = r
 		}
-		r.inv, r.unread = inv, mark
+		r.inv = inv
 		open = append(open, r)
 	}
 	return open, nil

@@ -26,11 +26,13 @@ func (d *Dispatcher) sweep(ctx context.Context, l *journal.Lease, r *run, now ti
 		r.sweepSince = now
 	}
 	margin := r.inv.Options.Margin + d.clock.Skew()
-	if err := d.readReports(ctx, l, r); err != nil {
-		return 0, err
-	}
+	// A recorder reports and acknowledges in one write: whoever sees the
+	// acknowledgement first and reads the reports afterwards sees both.
 	sessions, err := d.journal.Sessions(ctx)
 	if err != nil {
+		return 0, err
+	}
+	if err := d.readReports(ctx, l, r); err != nil {
 		return 0, err
 	}
 	r.holding = nil
@@ -125,7 +127,12 @@ func (d *Dispatcher) sweep(ctx context.Context, l *journal.Lease, r *run, now ti
 
 // readReports reads what came in since the last look.
 func (d *Dispatcher) readReports(ctx context.Context, l *journal.Lease, r *run) error {
-	if r.read && r.unread == 0 {
+	unread, err := d.journal.Unread(ctx)
+	if err != nil {
+		return err
+	}
+	mark := unread[r.inv.Number]
+	if r.read && mark == 0 {
 		return nil
 	}
 	reports, err := d.journal.Reports(ctx, r.inv.Number)
@@ -140,8 +147,8 @@ func (d *Dispatcher) readReports(ctx context.Context, l *journal.Lease, r *run) 
 			return err
 		}
 	}
-	if r.unread != 0 {
-		return l.MarkRead(ctx, r.inv.Number, r.unread)
+	if mark != 0 {
+		return l.MarkRead(ctx, r.inv.Number, mark)
 	}
 	return nil
 }
