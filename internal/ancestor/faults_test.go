@@ -29,27 +29,16 @@ func TestFaultStoredBetweenListAndClearIsLost(t *testing.T) {
 		"custom store": func() store.Store { return setstore.New(newSet(), nil) },
 		"with delete":  func() store.Store { return setstore.New(newFullSet(), nil) },
 	} {
-		t.Run(name, func(t *testing.T) {
-			onStore(t, empty, simulator.Limits{}, func(s *site) {
-				s.storeURL("/a", 0)
-				s.storeURL("/b", 0)
-				s.stored()
-				later(time.Minute)
-				s.refuse = func(_ int, op string, _ []string) *simulator.Fault {
-					if op == simulator.CreateInvalidation {
-						s.storeURL("/b", 0)
-						s.storeURL("/new", 0)
-						s.stored()
-					}
-					return nil
-				}
-				s.sent()
-				_, items := s.batches()
-				s.want("sent", items, "/a", "/b")
-				s.want("tracked", s.tracked(), "/b", "/new")
-			})
-		})
+		t.Run(name, func(t *testing.T) { onStore(t, empty, simulator.Limits{}, (*site).works) })
 	}
+	t.Run("file", func(t *testing.T) {
+		s := openFile(t, t.TempDir())
+		s.works()
+	})
+	t.Run("redis", func(t *testing.T) {
+		r := startRedis(t, "")
+		r.open("redis://"+r.host(), nil).works()
+	})
 }
 
 // The fault: when one batch failed nothing was cleared, so all were sent again,

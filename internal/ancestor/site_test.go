@@ -22,6 +22,7 @@ import (
 	"github.com/cf-invalidation-tracker/cftrack"
 	"github.com/cf-invalidation-tracker/cftrack/awscloudfront"
 	"github.com/cf-invalidation-tracker/cftrack/dispatch"
+	"github.com/cf-invalidation-tracker/cftrack/journal"
 	"github.com/cf-invalidation-tracker/cftrack/selector"
 	"github.com/cf-invalidation-tracker/cftrack/simulator"
 	"github.com/cf-invalidation-tracker/cftrack/store"
@@ -43,6 +44,7 @@ type site struct {
 	tracker *cftrack.Tracker
 	cdn     *awscloudfront.Client
 	sim     *simulator.Simulator
+	real    bool // the time is not virtual, and precious
 
 	mu     sync.Mutex
 	refuse func(call int, op string, items []string) *simulator.Fault
@@ -151,6 +153,31 @@ func (s *site) stored() {
 	s.must(s.tracker.Flush(s.Context()))
 }
 
+// works stores, lists, sends and clears, while other things are stored.
+func (s *site) works() {
+	s.Helper()
+	s.storeURL("/a", 0)
+	s.storeURL("/b?x=1", 0)
+	s.want("tracked", s.tracked(), "/a", "/b?x=1")
+	s.mu.Lock()
+	s.refuse = func(_ int, op string, _ []string) *simulator.Fault {
+		if op == simulator.CreateInvalidation {
+			s.storeURL("/b?x=1", 0)
+			s.storeURL("/new", 0)
+			s.stored()
+		}
+		return nil
+	}
+	s.mu.Unlock()
+	rep := s.sent()
+	_, items := s.batches()
+	s.want("sent", items, "/a", "/b?x=1")
+	if rep.State != journal.Completed {
+		s.Errorf("%+v", rep)
+	}
+	s.want("tracked", s.tracked(), "/b?x=1", "/new")
+}
+
 // later lets time go by, and what it brings about.
 func later(d time.Duration) {
 	time.Sleep(d)
@@ -193,14 +220,22 @@ func (s *site) want(what string, got []string, want ...string) {
 }
 
 func (s *site) dispatcher() *dispatch.Dispatcher {
-	return dispatch.New(s.st, dist, s.cdn, nil)
+	var o dispatch.Options
+	if s.real {
+		o.FirstLook, o.Limits.ItemsPerSecond = 100*time.Millisecond, 1e6
+	}
+	return dispatch.New(s.st, dist, s.cdn, &o)
 }
 
 // send invalidates; ten minutes are ample for what is not held up.
 func (s *site) send() (*dispatch.Report, error) {
 	ctx, cancel := context.WithTimeout(s.Context(), 10*time.Minute)
 	defer cancel()
-	return s.dispatcher().Invalidate(ctx, sendInvalidation)
+	r := sendInvalidation
+	if s.real {
+		r.Settle, r.Margin = 500*time.Millisecond, time.Millisecond
+	}
+	return s.dispatcher().Invalidate(ctx, r)
 }
 
 func (s *site) sent() *dispatch.Report {

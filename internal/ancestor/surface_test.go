@@ -24,6 +24,7 @@ import (
 	"github.com/cf-invalidation-tracker/cftrack/lifetime"
 	"github.com/cf-invalidation-tracker/cftrack/simulator"
 	"github.com/cf-invalidation-tracker/cftrack/store"
+	"github.com/cf-invalidation-tracker/cftrack/store/filestore"
 	"github.com/cf-invalidation-tracker/cftrack/store/setstore"
 )
 
@@ -315,6 +316,32 @@ func TestConnectOnFirstUse(t *testing.T) {
 			s.Errorf("connected %d times, then %d more", n, set.called("connect")-n)
 		}
 	})
+}
+
+// The default store keeps everything over a restart, with nothing to connect to.
+func TestStoreWithoutAServer(t *testing.T) {
+	dir := t.TempDir()
+	s := openFile(t, dir)
+	s.storeURL("/a", 0)
+	s.storeURL("/kept", cftrack.UntilPurged)
+	s.must(s.tracker.Close(t.Context()))
+	s.must(s.st.Close())
+	s = openFile(t, dir)
+	s.want("after a restart", s.tracked(), "/a", "/kept")
+	s.want("in a hundred years", s.trackedIn(century), "/kept")
+}
+
+// openFile makes a site on a directory, in real time.
+func openFile(t *testing.T, dir string) *site {
+	t.Helper()
+	alone(t)
+	st, err := filestore.Open(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, st, simulator.Limits{})
+	s.real = true
+	return s
 }
 
 // A custom store needs no more than set, list and clear.
