@@ -21,20 +21,21 @@ var allowed = map[string]struct {
 	module []string
 	not    []string // of the standard library
 }{
-	"./cfpath":        {nil, append([]string{"net", "time"}, world...)},
-	"./inventory":     {nil, world},
-	"./lifetime":      {[]string{"./cfpath"}, world},
-	"./selector":      {[]string{"./cfpath", "./inventory"}, world},
-	"./plan":          {[]string{"./cfpath", "./inventory"}, append([]string{"net"}, world...)},
-	"./store":         {[]string{"./inventory"}, nil},
-	"./store/*":       {[]string{"./cfpath", "./inventory", "./store"}, nil},
-	"./storetime":     {nil, nil},
-	"./journal":       {[]string{"./cfpath", "./inventory", "./selector", "./store"}, nil},
-	".":               {[]string{"./cfpath", "./inventory", "./journal", "./lifetime", "./selector", "./store", "./storetime"}, nil},
-	"./dispatch":      {[]string{"./cfpath", "./inventory", "./journal", "./lifetime", "./plan", "./selector", "./store", "./storetime"}, nil},
-	"./awscloudfront": {[]string{"./dispatch"}, nil},
-	"./accesslog":     {[]string{"./cfpath", "./inventory", "./lifetime"}, nil},
-	"./simulator":     {[]string{"./cfpath", "./lifetime"}, nil},
+	"./cfpath":         {nil, append([]string{"net", "time"}, world...)},
+	"./inventory":      {nil, world},
+	"./lifetime":       {[]string{"./cfpath"}, world},
+	"./selector":       {[]string{"./cfpath", "./inventory"}, world},
+	"./plan":           {[]string{"./cfpath", "./inventory"}, append([]string{"net"}, world...)},
+	"./store":          {[]string{"./inventory"}, nil},
+	"./store/*":        {[]string{"./cfpath", "./inventory", "./store"}, nil},
+	"./store/setstore": {[]string{"./inventory", "./store", "./store/memstore"}, nil}, // it keeps in memory what its store cannot
+	"./storetime":      {nil, nil},
+	"./journal":        {[]string{"./cfpath", "./inventory", "./selector", "./store"}, nil},
+	".":                {[]string{"./cfpath", "./inventory", "./journal", "./lifetime", "./selector", "./store", "./storetime"}, nil},
+	"./dispatch":       {[]string{"./cfpath", "./inventory", "./journal", "./lifetime", "./plan", "./selector", "./store", "./storetime"}, nil},
+	"./awscloudfront":  {[]string{"./dispatch"}, nil},
+	"./accesslog":      {[]string{"./cfpath", "./inventory", "./lifetime"}, nil},
+	"./simulator":      {[]string{"./cfpath", "./lifetime"}, nil},
 }
 
 // world is what packages that only decide have no business with. net/url is fine,
