@@ -261,7 +261,7 @@ func TestHelp(t *testing.T) {
 func TestEveryFlagIsASetting(t *testing.T) {
 	a := &app{env: map[string]string{}}
 	a.newRoot()
-	values := map[string]string{"bool": "true", "int": "7", "duration": "90", "rule": "none", "number": "3", "dollars": "2.5",
+	values := map[string]string{"bool": "true", "int": "7", "uint64": "7", "duration": "90", "rule": "none", "number": "3", "dollars": "2.5",
 		"string": "json", "stringArray": "/x"}
 	for name, flags := range a.settings() {
 		switch name {

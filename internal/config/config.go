@@ -175,7 +175,7 @@ func assign(flags []*pflag.Flag, values []string, where string, secret bool) (Pr
 					p.Message, p.Hint = f.Name+": "+de.Error(), DurationHint
 				case f.Value.Type() == "bool":
 					p.Hint = "write true or false"
-				case f.Value.Type() == "int", f.Value.Type() == "float64":
+				case f.Value.Type() == "int", f.Value.Type() == "uint64":
 					p.Hint = "write a number"
 				default:
 					p.Hint = err.Error()

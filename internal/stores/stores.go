@@ -25,7 +25,7 @@ type Error struct {
 
 func (e *Error) Error() string { return fmt.Sprintf("store %q: %s", e.Address, e.Reason) }
 
-const kinds = "addresses are memory:, file:DIR, redis://HOST:PORT/DB and rediss://HOST:PORT/DB"
+const kinds = "addresses are memory:, file:DIR, redis://HOST:PORT/DB, rediss://HOST:PORT/DB and redis+unix:///SOCKET"
 
 // Default is the address of the embedded store in the user's data directory.
 func Default(getenv func(string) string) (string, error) {
@@ -61,8 +61,8 @@ func Open(address string, log *slog.Logger) (store.Store, error) {
 			return nil, err
 		}
 		return openFile(dir, log)
-	case "redis", "rediss":
-		return openRedis(address, log)
+	case "redis", "rediss", "redis+unix":
+		return openRedis(address)
 	case "dynamodb":
 		return nil, &Error{Redact(address), "this version has no DynamoDB store", kinds}
 	}
@@ -92,22 +92,18 @@ func HasSecret(address string) bool { return Redact(address) != address }
 const mask = "xxxxx"
 
 var (
-	userinfo = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9+.-]*:/*[^@/?#:]*:)(.+)@`)
+	userinfo = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9+.-]*:/*[^:]*:)(.+)@`)
 	secrets  = regexp.MustCompile(`(?i)([?&;](?:password|pass|secret|token|auth)=)[^&#;]*`)
 )
 
 // Redact returns an address without the secrets in it. It errs on the side of
-// hiding: what it cannot read may be a password that nobody encoded.
+// hiding: what cannot be read may be a password whose signs nobody encoded.
 func Redact(address string) string {
-	if u, err := url.Parse(address); err == nil && u.User != nil {
-		if p, ok := u.User.Password(); ok && p != "" {
-			at := strings.LastIndex(strings.SplitN(address, "?", 2)[0], "@")
-			scheme := strings.Index(address, "://") + 3
-			if colon := strings.IndexByte(address[scheme:], ':'); at > scheme && colon >= 0 {
-				address = address[:scheme+colon+1] + mask + address[at:]
-			}
-		}
-	} else if !strings.HasPrefix(address, "file:") {
+	if strings.HasPrefix(address, "file:") {
+		return address
+	}
+	before, _, _ := strings.Cut(address, "?")
+	if _, err := url.Parse(address); err != nil || strings.Contains(before, "@") {
 		address = userinfo.ReplaceAllString(address, "${1}"+mask+"@")
 	}
 	return secrets.ReplaceAllString(address, "${1}"+mask)

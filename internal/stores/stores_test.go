@@ -73,7 +73,10 @@ func TestRedact(t *testing.T) {
 		"redis://a:1,b:2?cluster=true":                "redis://a:1,b:2?cluster=true",
 		"redis://h?password=pw&db=1":                  "redis://h?password=xxxxx&db=1",
 		"redis://h?password_file=/run/secrets/redis":  "redis://h?password_file=/run/secrets/redis",
-		"redis://u:pw@h?password_file=/run/se@crets/": "redis://u:xxxxx@h?password_file=/run/se@crets/",
+		"redis://u:pw@h?password_file=/run/se@crets/": "redis://u:xxxxx@crets/", // hides too much
+		"redis://u:12/w@h":                            "redis://u:xxxxx@h",
+		"redis://us@er:pw@h":                          "redis://us@er:xxxxx@h",
+		"redis://h:1?password_file=/run/se@crets":     "redis://h:1?password_file=/run/se@crets",
 	} {
 		if got := Redact(in); got != want {
 			t.Errorf("%s: %s, want %s", in, got, want)
