@@ -55,6 +55,9 @@ func embeddedSite() (*site, error) {
 // directorySite serves the regular files below dir, and index.html also as its
 // directory. Files and directories whose names begin with a dot are left out.
 func directorySite(dir string) (*site, error) {
+	if _, err := os.Stat(dir); err != nil {
+		return nil, fmt.Errorf("demo: reading the site: %w", err)
+	}
 	var paths []string
 	files := map[string]string{}
 	root := os.DirFS(dir)
