@@ -557,3 +557,23 @@ var (
 	_ setstore.Deleter      = (*fullSet)(nil)
 	_ setstore.TTLSetter    = (*fullSet)(nil)
 )
+
+// storeUrl and setUrlTTL or removeUrl right after it, as a server would that
+// learns from the response how long it counts.
+func TestSetURLTTLRightAfterStoreURL(t *testing.T) {
+	inTime(t, func(s *site) {
+		s.storeURL("/a", cftrack.UntilPurged)
+		s.must(s.tracker.SetTTL(s.Context(), "/a", time.Minute))
+		s.storeURL("/b", cftrack.UntilPurged)
+		s.must(s.tracker.Remove(s.Context(), "/b"))
+		h := s.tracker.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprintln(w, "content")
+			s.must(s.tracker.SetTTL(r.Context(), r.RequestURI, time.Minute))
+		}))
+		get(h, "/c")
+		get(h, "/d")
+		s.want("at once", s.tracked(), "/a", "/c", "/d")
+		later(61 * time.Second)
+		s.want("when it is over", s.tracked())
+	})
+}

@@ -333,6 +333,12 @@ func TestASetThatIsFull(t *testing.T) {
 	}
 }
 
+func TestASetThatIsNeverUsed(t *testing.T) {
+	s := newSet()
+	must(t, setstore.New(complete{deleting{s}}, nil).Close())
+	equal(t, "calls", s.calls, nil)
+}
+
 func TestOneDistribution(t *testing.T) {
 	for _, opts := range []*setstore.Options{nil, {Distribution: dist}} {
 		st := setstore.New(newSet(), opts)
