@@ -264,6 +264,8 @@ func (s *Store) fault(op string, err error) error {
 	switch {
 	case errors.Is(err, store.ErrFull):
 		e.Hint = "nothing is lost: writing goes on once there is room on the disk"
+	case full(err):
+		e.Hint = "this write may have happened or not; writing goes on once there is room on the disk"
 	case errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrClosed), errors.Is(err, store.ErrUnavailable):
 	default:
 		e.Err = fmt.Errorf("%w: %w", store.ErrUnavailable, err)

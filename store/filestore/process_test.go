@@ -184,10 +184,17 @@ func startOwner(tb testing.TB, dir string) *process {
 // TestStoreOfAnotherProcess runs the suite through the socket, on databases that
 // other processes own and lose.
 func TestStoreOfAnotherProcess(t *testing.T) {
+	storetest.Run(t, otherProcess())
+}
+
+// BenchmarkStoreOfAnotherProcess is what a process has that came second.
+func BenchmarkStoreOfAnotherProcess(b *testing.B) { storetest.Bench(b, otherProcess()) }
+
+func otherProcess() storetest.Harness {
 	var mu sync.Mutex
 	owners := map[string]*process{} // by directory
 	follow := func(tb testing.TB, dir string) store.Store { return open(tb, dir, &Options{follow: true}) }
-	storetest.Run(t, storetest.Harness{
+	return storetest.Harness{
 		Open: func(tb testing.TB) store.Store {
 			dir := tb.TempDir()
 			p := startOwner(tb, dir)
@@ -209,7 +216,7 @@ func TestStoreOfAnotherProcess(t *testing.T) {
 			owners[dir].kill(tb)
 			owners[dir] = startOwner(tb, dir)
 		},
-	})
+	}
 }
 
 // TestOwnerIsKilled kills whoever owns the database, again and again, under

@@ -74,6 +74,9 @@ func (s *suite) mergeAgainstClear() {
 			var conditions []store.Condition
 			for i := range paths {
 				conditions = append(conditions, store.Condition{Path: path(i), Before: at(b)})
+				for j := range 40 { // more to look at before anything is removed
+					conditions = append(conditions, store.Condition{Path: fmt.Sprintf("%s/%d", path(i), j), Before: at(b)})
+				}
 			}
 			n, err := handles[len(handles)-1].Clear(s.Context(), "d", conditions)
 			if cleared += n; err != nil {
