@@ -28,7 +28,7 @@ var allowed = map[string]struct {
 	"./plan":           {[]string{"./cfpath", "./inventory"}, append([]string{"net"}, world...)},
 	"./store":          {[]string{"./inventory"}, nil},
 	"./store/*":        {[]string{"./cfpath", "./inventory", "./store"}, nil},
-	"./store/setstore": {[]string{"./inventory", "./store", "./store/memstore"}, nil}, // it keeps in memory what its store cannot
+	"./store/setstore": {[]string{"./cfpath", "./inventory", "./store", "./store/memstore"}, nil}, // it keeps in memory what its store cannot
 	"./storetime":      {nil, nil},
 	"./journal":        {[]string{"./cfpath", "./inventory", "./selector", "./store"}, nil},
 	".":                {[]string{"./cfpath", "./inventory", "./journal", "./lifetime", "./selector", "./store", "./storetime"}, nil},
