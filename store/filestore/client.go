@@ -137,6 +137,7 @@ func (c *client) scan(ctx context.Context, distribution string, r store.Range, y
 		return "", err
 	}
 	entries := entryReader{r: bufio.NewReaderSize(resp.Body, 64<<10)}
+	last, some := "", false
 	err = func() error {
 		for i := 0; ; i++ {
 			e, err := entries.next()
@@ -149,12 +150,15 @@ func (c *client) scan(ctx context.Context, distribution string, r store.Range, y
 			if i%64 == 0 && ctx.Err() != nil {
 				return ctx.Err()
 			}
-			next = e.Path + "\x00"
+			last, some = e.Path, true
 			if !yield(e) {
 				return nil
 			}
 		}
 	}()
+	if some {
+		next = last + "\x00" // the first path beyond it
+	}
 	return next, errors.Join(err, resp.Body.Close())
 }
 

@@ -145,7 +145,7 @@ func (l logger) Errorf(format string, args ...any) {
 }
 
 func (l logger) Fatalf(format string, args ...any) {
-	err := errors.New(fmt.Sprintf(format, args...))
+	err := fmt.Errorf(format, args...)
 	l.log.Error("database: fatal", "error", err)
 	l.fatal(err)
 }

@@ -146,17 +146,41 @@ func (s *Store) prepare() error {
 	name := filepath.Join(s.dir, "format")
 	b, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		// Several may do so at once: each puts the whole file in place.
-		tmp := name + "." + rand.Text()
-		if err := os.WriteFile(tmp, []byte(format), 0o600); err != nil {
-			return errors.Join(err, ignoreMissing(os.Remove(tmp)))
-		}
-		return os.Rename(tmp, name)
+		return s.create(name)
 	}
 	if err == nil && !bytes.Equal(b, []byte(format)) {
 		return &formatError{found: strings.TrimSpace(string(b[:min(len(b), 60)]))}
 	}
 	return err
+}
+
+// create writes down the format, and sees to it that the directory outlasts the
+// machine's death. Several may do so at once: each puts the whole file in place.
+func (s *Store) create(name string) error {
+	if err := os.MkdirAll(filepath.Join(s.dir, "db"), 0o700); err != nil {
+		return err
+	}
+	tmp, err := os.OpenFile(name+"."+rand.Text(), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = tmp.WriteString(format)
+	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
+		return errors.Join(err, os.Remove(tmp.Name()))
+	}
+	above := syncDir(filepath.Dir(s.dir))
+	if errors.Is(above, fs.ErrPermission) {
+		above = nil // then this user did not make the directory either
+	}
+	return errors.Join(os.Rename(tmp.Name(), name), syncDir(s.dir), above)
+}
+
+func syncDir(name string) error {
+	dir, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 func ignoreMissing(err error) error {
@@ -346,7 +370,7 @@ func (s *Store) List(ctx context.Context, distribution, prefix, after string, li
 // the owner ended is repeated, and not applied twice.
 func (s *Store) Commit(ctx context.Context, distribution string, t store.Transaction) (version uint64, _ error) {
 	var id transactionID
-	rand.Read(id[:]) //nolint:errcheck // it never returns an error, says its documentation
+	copy(id[:], rand.Text())
 	err := s.call(ctx, "commit", func(ctx context.Context, b backend) (err error) {
 		version, err = b.commit(ctx, distribution, t, id)
 		return err

@@ -18,9 +18,6 @@ import (
 // crash kills what keeps the data while others write to it. Calls may fail
 // meanwhile, within bounds; what was acknowledged is there afterwards.
 func (s *suite) crash() {
-	if s.h.Crash == nil {
-		return
-	}
 	ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
 	defer cancel()
 	handles := s.handles(2)
