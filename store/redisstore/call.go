@@ -135,7 +135,7 @@ func (s *Store) run(ctx context.Context, op string, calls []call) ([]reply, erro
 	for i := range todo {
 		todo[i] = i
 	}
-	eval := false
+	eval, nameless := false, false
 	for attempt := 0; len(todo) > 0; attempt++ {
 		cmds, err := s.exchange(ctx, op, deadline, calls, todo, eval)
 		if err != nil {
@@ -163,7 +163,7 @@ func (s *Store) run(ctx context.Context, op string, calls []call) ([]reply, erro
 		if failed == nil && again {
 			continue
 		}
-		pause, err := s.judge(ctx, op, failed, deadline, attempt)
+		pause, err := s.judge(ctx, op, failed, deadline, attempt, &nameless)
 		if err != nil {
 			return nil, err
 		}
@@ -244,7 +244,8 @@ func (s *Store) async(ctx context.Context, op string, deadline time.Time, f func
 }
 
 // judge says how long to wait before trying again after err, or why not to.
-func (s *Store) judge(ctx context.Context, op string, err error, deadline time.Time, attempt int) (time.Duration, error) {
+// nameless notes that the call was tried without the user name.
+func (s *Store) judge(ctx context.Context, op string, err error, deadline time.Time, attempt int, nameless *bool) (time.Duration, error) {
 	if ctx.Err() != nil {
 		return 0, ctx.Err()
 	}
@@ -268,7 +269,8 @@ func (s *Store) judge(ctx context.Context, op string, err error, deadline time.T
 	switch {
 	case says("WRONGPASS", "NOAUTH", "invalid password", "invalid username-password", "wrong number of arguments for 'auth'", "without any password configured"):
 		// The name may be one that the server does not know: without it, once.
-		if s.config.username != "" && attempt == 0 {
+		if s.config.username != "" && !*nameless {
+			*nameless = true
 			s.login.nameless.Store(true)
 			return 0, nil
 		}

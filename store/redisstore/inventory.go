@@ -55,12 +55,13 @@ func sortItems(items []item) {
 	slices.SortStableFunc(items, func(a, b item) int { return cmp.Compare(a.field, b.field) })
 }
 
-// grouped packs sorted items into calls of the script, page by page, with first
-// at the head of each ARGV. Items whose page is not known any more are returned.
-func (d *distribution) grouped(sc *script, items []item, first ...any) (calls []call, groups [][]group, unknown []item) {
+// grouped packs sorted items into calls of the script, page by page, with the
+// name of the inventory and first at the head of each ARGV. Items whose page is
+// not known any more are returned.
+func (d *distribution) grouped(sc *script, inventory string, items []item, first []any) (calls []call, groups [][]group, unknown []item) {
 	n, bytes := 0, 0
 	for i := 0; i < len(items); {
-		p := d.pages.find(items[i].field)
+		p := d.pages.find(inventory, items[i].field)
 		if p == nil {
 			unknown = append(unknown, items[i])
 			i++
@@ -72,7 +73,7 @@ func (d *distribution) grouped(sc *script, items []item, first ...any) (calls []
 			j++
 		}
 		if len(calls) == 0 || n+j-i > callItems || bytes+b > callBytes {
-			calls = append(calls, call{script: sc, keys: []string{d.meta()}, args: slices.Clone(first)})
+			calls = append(calls, call{script: sc, keys: []string{d.meta(), d.index()}, args: append([]any{inventory}, first...)})
 			groups = append(groups, nil)
 			n, bytes = 0, 0
 		}
@@ -97,17 +98,19 @@ func fieldsOf(items []item) []string {
 }
 
 // each runs the script on the items, which are sorted, page by page, until none
-// is left: take is given the answers and returns the groups and items that have
-// to be done again, and says which groups' pages were gone.
+// is left. take is given the name of the inventory, what was known before, and
+// the answers with their groups; it returns the groups whose pages were gone,
+// and other items that have to be done again.
 func (s *Store) each(ctx context.Context, op string, d *distribution, sc *script, items []item, first []any,
-	take func(before int64, life int, groups [][]group, replies []reply) (gone []group, again []item, err error),
+	take func(name string, before int64, life int, groups [][]group, replies []reply) (gone []group, again []item, err error),
 ) error {
 	suspects := make(map[string]bool)
 	for len(items) > 0 {
-		if err := s.locate(ctx, op, d, fieldsOf(items)); err != nil {
+		inventory, err := s.locate(ctx, op, d, fieldsOf(items))
+		if err != nil {
 			return err
 		}
-		calls, groups, again := d.grouped(sc, items, first...)
+		calls, groups, again := d.grouped(sc, inventory, items, first)
 		for lo := 0; lo < len(calls); lo += pipeCalls {
 			hi := min(lo+pipeCalls, len(calls))
 			before, life := d.state()
@@ -115,7 +118,21 @@ func (s *Store) each(ctx context.Context, op string, d *distribution, sc *script
 			if err != nil {
 				return err
 			}
-			gone, more, err := take(before, life, groups[lo:hi], replies)
+			// Where it is another inventory by now, all is to be done again.
+			valid, kept := make([][]group, 0, len(replies)), replies[:0]
+			for i, r := range replies {
+				if r.v != nil {
+					valid, kept = append(valid, groups[lo+i]), append(kept, r)
+					continue
+				}
+				if d.pages.named() == inventory {
+					d.pages.name("")
+				}
+				for _, g := range groups[lo+i] {
+					again = append(again, g.items...)
+				}
+			}
+			gone, more, err := take(inventory, before, life, valid, kept)
 			if err != nil {
 				return err
 			}
@@ -150,7 +167,7 @@ func (s *Store) Merge(ctx context.Context, distribution string, updates []invent
 	if err := s.contact(ctx, op, d); err != nil {
 		return err
 	}
-	for chunk := range slices.Chunk(items, 5000) {
+	for chunk := range slices.Chunk(items, 50_000) {
 		if err := s.merge(ctx, d, chunk); err != nil {
 			return err
 		}
@@ -182,7 +199,7 @@ func merged(updates []inventory.Update) []item {
 
 func (s *Store) merge(ctx context.Context, d *distribution, items []item) error {
 	const op = "merge"
-	return s.each(ctx, op, d, scripts.merge, items, []any{pageFull}, func(before int64, life int, groups [][]group, replies []reply) (gone []group, again []item, err error) {
+	return s.each(ctx, op, d, scripts.merge, items, []any{pageFull}, func(name string, before int64, life int, groups [][]group, replies []reply) (gone []group, again []item, err error) {
 		var (
 			grown    = make(map[string]*page)
 			replaces []call
@@ -216,7 +233,8 @@ func (s *Store) merge(ctx context.Context, d *distribution, items []item) error 
 					return nil, nil, s.hinted(op, err, fmt.Sprintf("what the store keeps for %.200q was not written by cftrack", toPath(it.field)))
 				}
 				replaces = append(replaces, call{
-					script: scripts.replace, keys: []string{d.meta(), d.page(g.page.id)}, args: []any{it.field, old, string(record)},
+					script: scripts.replace, keys: []string{d.meta(), d.index(), d.page(g.page.id)},
+					args: []any{name, it.field, old, string(record)},
 				})
 				replaced = append(replaced, it)
 			}
@@ -281,7 +299,7 @@ func (s *Store) Clear(ctx context.Context, distribution string, conditions []sto
 		return 0, err
 	}
 	cleared := 0
-	err := s.each(ctx, op, d, scripts.clear, items, nil, func(_ int64, _ int, groups [][]group, replies []reply) (gone []group, again []item, err error) {
+	err := s.each(ctx, op, d, scripts.clear, items, nil, func(_ string, _ int64, _ int, groups [][]group, replies []reply) (gone []group, again []item, err error) {
 		var small []*page
 		for i, r := range replies {
 			if len(r.list()) != 3 {
@@ -464,7 +482,9 @@ func (s *Store) Sweep(ctx context.Context, distribution string, now time.Time) (
 				continue
 			}
 			if dead%callItems == 0 {
-				calls = append(calls, call{script: scripts.replace, keys: []string{d.meta(), d.page(p.id)}})
+				calls = append(calls, call{
+					script: scripts.replace, keys: []string{d.meta(), d.index(), d.page(p.id)}, args: []any{""},
+				})
 			}
 			c := &calls[len(calls)-1]
 			c.args = append(c.args, pr.field, pr.record, "")

@@ -85,16 +85,38 @@ func toPath(field string) string {
 	return field
 }
 
-// pages are the facts a client has learnt, in order, none overlapping.
+// pages are the facts a client has learnt of an inventory, in order, none
+// overlapping.
 type pages struct {
-	mu   sync.Mutex
-	list []*page
+	mu        sync.Mutex
+	inventory string // the name of the inventory; "": not known
+	list      []*page
 }
 
-// find returns the page that covers field, or nil if that is not known.
-func (ps *pages) find(field string) *page {
+// named returns the name of the inventory that the facts are of.
+func (ps *pages) named() string {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
+	return ps.inventory
+}
+
+// name sets it, and forgets what was known of another inventory.
+func (ps *pages) name(inventory string) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if ps.inventory != inventory {
+		ps.inventory, ps.list = inventory, nil
+	}
+}
+
+// find returns the page of the inventory that covers field, or nil if that is
+// not known.
+func (ps *pages) find(inventory, field string) *page {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if ps.inventory != inventory {
+		return nil
+	}
 	i := sort.Search(len(ps.list), func(i int) bool { return ps.list[i].start > field }) - 1
 	if i >= 0 && ps.list[i].covers(field) {
 		return ps.list[i]
@@ -102,10 +124,14 @@ func (ps *pages) find(field string) *page {
 	return nil
 }
 
-// learn replaces whatever was known of the range of the new facts.
-func (ps *pages) learn(facts ...*page) {
+// learn replaces whatever was known of the range of the new facts, which were
+// asked for when the inventory had this name.
+func (ps *pages) learn(inventory string, facts ...*page) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
+	if ps.inventory != inventory {
+		return
+	}
 	for _, p := range facts {
 		lo := sort.Search(len(ps.list), func(i int) bool { return ps.list[i].last || ps.list[i].end > p.start })
 		hi := len(ps.list)
@@ -129,12 +155,6 @@ func (ps *pages) forget(p *page) {
 	if i < len(ps.list) && ps.list[i].id == p.id {
 		ps.list = slices.Delete(ps.list, i, i+1)
 	}
-}
-
-func (ps *pages) reset() {
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	ps.list = nil
 }
 
 // lookup returns the two calls that ask the index for the page of field and for
@@ -173,14 +193,21 @@ func looked(floor, following reply, n int) []*page {
 }
 
 // locate learns which pages cover the fields, which are in order, and creates
-// the first page where there is none.
-func (s *Store) locate(ctx context.Context, op string, d *distribution, fields []string) error {
+// the first page where there is none. It returns the name of the inventory.
+func (s *Store) locate(ctx context.Context, op string, d *distribution, fields []string) (string, error) {
 	const atOnce = 64
 	missing := fields
 	for {
-		missing = slices.DeleteFunc(slices.Clone(missing), func(f string) bool { return d.pages.find(f) != nil })
+		inventory := d.pages.named()
+		if inventory == "" {
+			if err := s.create(ctx, op, d); err != nil {
+				return "", err
+			}
+			continue
+		}
+		missing = slices.DeleteFunc(slices.Clone(missing), func(f string) bool { return d.pages.find(inventory, f) != nil })
 		if len(missing) == 0 {
-			return nil
+			return inventory, nil
 		}
 		var calls []call
 		for i := range min(len(missing), atOnce) {
@@ -188,34 +215,39 @@ func (s *Store) locate(ctx context.Context, op string, d *distribution, fields [
 		}
 		replies, err := s.run(ctx, op, calls)
 		if err != nil {
-			return err
+			return "", err
 		}
 		for i := 0; i < len(replies); i += 2 {
 			facts := looked(replies[i], replies[i+1], 1)
 			if facts == nil {
-				if err := s.create(ctx, op, d); err != nil {
-					return err
-				}
+				d.pages.name("") // the index was lost
 				break
 			}
-			d.pages.learn(facts...)
+			d.pages.learn(inventory, facts...)
 		}
 	}
 }
 
-// create makes the first page.
+// create asks for the inventory's name, and makes the first page where there is none.
 func (s *Store) create(ctx context.Context, op string, d *distribution) error {
 	p := page{id: newID(), last: true}
 	life := d.lives()
 	r, err := s.one(ctx, op, call{
-		script: scripts.create, keys: []string{d.meta(), d.index(), d.page(p.id)}, args: []any{p.member()},
+		script: scripts.create, keys: []string{d.meta(), d.index(), d.page(p.id)}, args: []any{p.member(), newID()},
 	})
 	if err != nil {
 		return err
 	}
-	if r.int() == 1 {
-		return s.lost(ctx, op, d, life)
+	name := r.at(0).string()
+	if name == "" {
+		return s.fault(op, errReply)
 	}
+	if r.at(1).int() == 1 {
+		if err := s.lost(ctx, op, d, life); err != nil {
+			return err
+		}
+	}
+	d.pages.name(name)
 	return nil
 }
 
@@ -232,6 +264,7 @@ func (s *Store) missed(ctx context.Context, op string, d *distribution, p *page)
 
 // split replaces pages that have grown by pages of about pageAim paths.
 func (s *Store) split(ctx context.Context, op string, d *distribution, grown []*page) error {
+	inventory := d.pages.named()
 	for chunk := range slices.Chunk(grown, 16) {
 		var asks []call
 		for _, p := range chunk {
@@ -279,13 +312,13 @@ func (s *Store) split(ctx context.Context, op string, d *distribution, grown []*
 		for i, r := range replies {
 			switch r.int() {
 			case 1:
-				d.pages.learn(news[i]...)
+				d.pages.learn(inventory, news[i]...)
 			case 0:
 				d.pages.forget(olds[i])
 			default:
-				// The page is there and the index does not know it. Nobody can
+				// The page is there and the index does not know it: nobody can
 				// find it any more.
-				d.pages.forget(olds[i])
+				d.pages.name("")
 				if err := s.lost(ctx, op, d, life); err != nil {
 					return err
 				}
@@ -323,6 +356,7 @@ func separator(a, b string) string {
 
 // join lets pages that have become small be one with the page before them.
 func (s *Store) join(ctx context.Context, op string, d *distribution, small []*page) error {
+	inventory := d.pages.named()
 	for _, right := range small {
 		if right.start == "" {
 			continue
@@ -349,7 +383,7 @@ func (s *Store) join(ctx context.Context, op string, d *distribution, small []*p
 			return err
 		}
 		if r.int() == 1 {
-			d.pages.learn(both)
+			d.pages.learn(inventory, both)
 		}
 	}
 	return nil

@@ -144,7 +144,7 @@ func (s *Store) lost(ctx context.Context, op string, d *distribution, life int) 
 	if err != nil {
 		return err
 	}
-	d.pages.reset()
+	d.pages.name("")
 	d.mu.Lock()
 	d.life++
 	d.writes = replies[1].int()

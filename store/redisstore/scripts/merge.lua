@@ -2,9 +2,9 @@
 -- SPDX-License-Identifier: Apache-2.0
 
 -- Merges records into the pages that hold their paths.
--- KEYS: meta, page...
--- ARGV: most fields a page may have; then for each page: n, and n times field, record
--- Returns: write counter, pages that are gone, pages that would be too full,
+-- KEYS: meta, index, page...
+-- ARGV: name of the inventory, most fields a page may have; then for each page: n, and n times field, record
+-- Returns: nil if the inventory is another, or write counter, pages that are gone, pages that would be too full,
 -- sizes of the pages written (0 where not), and for what only the client can
 -- merge: position in ARGV, current record...
 local call, byte, sub, char, floor = redis.call, string.byte, string.sub, string.char, math.floor
@@ -30,17 +30,20 @@ local function merge(a, b)
     char(floor(h / 16777216), floor(h / 65536) % 256, floor(h / 256) % 256, h % 256) .. tail
 end
 
+-- Pages that the index has lost live on, but nobody else would find what is
+-- put there.
+if call('HGET', KEYS[1], 'inventory') ~= ARGV[1] or call('EXISTS', KEYS[2]) == 0 then return false end
 local writes = call('HINCRBY', KEYS[1], 'writes', 1)
-local full, at = tonumber(ARGV[1]), 2
+local full, at = tonumber(ARGV[2]), 3
 local gone, crowded, sizes, clashes = {}, {}, {}, {}
-for k = 2, #KEYS do
+for k = 3, #KEYS do
   local page, n = KEYS[k], tonumber(ARGV[at])
   local size = call('HLEN', page)
-  sizes[k - 1] = 0
+  sizes[k - 2] = 0
   if size == 0 then
-    gone[#gone + 1] = k - 1
+    gone[#gone + 1] = k - 2
   elseif size + n > full then
-    crowded[#crowded + 1] = k - 1
+    crowded[#crowded + 1] = k - 2
   else
     for i = at + 1, at + 2 * n, 2 do
       local old = call('HGET', page, ARGV[i])
@@ -57,7 +60,7 @@ for k = 2, #KEYS do
         clashes[#clashes + 1] = old
       end
     end
-    sizes[k - 1] = size
+    sizes[k - 2] = size
   end
   at = at + 1 + 2 * n
 end
