@@ -20,6 +20,7 @@ import (
 	"iter"
 	"log/slog"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -226,7 +227,42 @@ func (d *Dispatcher) plan(ctx context.Context, s selector.Selector, o journal.Op
 		Scope:     scope, Doubtful: d.doubtful,
 		Price: plan.PriceModel{FreePaths: p.FreePaths}, Limits: d.opts.Limits,
 	})
+	if err == nil && !o.OnlySeen && !o.AssumeComplete && !p.Coverage.Complete {
+		p.unsendable(c)
+	}
 	return p, err
+}
+
+// unsendable adds to what is uncovered what the user named, nobody sighted, and
+// CloudFront does not take by that name: it may be cached all the same.
+func (p *Preview) unsendable(c *selector.Compiled) {
+	added := 0
+	for _, name := range c.Unsendable() {
+		path := strings.TrimSuffix(name, "*")
+		if slices.ContainsFunc(p.Uncovered, func(u plan.Uncovered) bool { return u.Path == path }) ||
+			slices.ContainsFunc(p.Items, func(it plan.Item) bool { return it.Item.Matches(path) }) {
+			continue
+		}
+		u := plan.Uncovered{Path: name, Reason: cfpath.ReasonRefused}
+		if _, err := cfpath.Name(path); err != nil {
+			if t, ok := errors.AsType[*cfpath.Unnameable](err); ok {
+				u.Reason = t.Reason
+			}
+		}
+		if stem, ok := cfpath.TightestStem(path); ok {
+			u.Remedy = stem + "*"
+		}
+		p.Uncovered = append(p.Uncovered, u)
+		added++
+	}
+	if added == 0 {
+		return
+	}
+	p.Totals.Uncovered += added
+	p.Warnings = slices.DeleteFunc(p.Warnings, func(w plan.Warning) bool { return w.Code == plan.WarnNothing })
+	p.Warnings = append(p.Warnings, plan.Warning{Code: plan.WarnUncovered, Message: fmt.Sprintf(
+		"%d of what was named cannot be sent by that name and was never sighted; a wildcard that ends before the trouble covers it",
+		added)})
 }
 
 // inputs yields the whole inventory, marked by what the selector selects.

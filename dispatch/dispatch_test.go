@@ -949,6 +949,24 @@ func TestUnnameablePathsAreReported(t *testing.T) {
 	})
 }
 
+func TestWhatIsNamedButCannotBeSentIsNotPassedOver(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		w.record("/a")
+		rep := w.invalidate(pattern("/never~seen.js", "/a"))
+		if rep.State != journal.Partial || rep.Items != 1 || len(rep.Uncovered) != 1 || rep.Uncovered[0].Remedy != "/never*" {
+			t.Fatalf("%+v", rep)
+		}
+		if rep = w.invalidate(pattern("/never~seen.js", "/never*")); rep.State != journal.Completed {
+			t.Fatalf("covered by another name: %+v", rep)
+		}
+		r := pattern("/never~seen.js")
+		r.OnlySeen = true
+		if rep = w.invalidate(r); rep.State != journal.Completed || rep.Items != 0 {
+			t.Fatalf("only what was seen: %+v", rep)
+		}
+	})
+}
+
 // A wildcard that nobody typed is checked again right before it is saved.
 func TestAWildcardIsCheckedOnceMore(t *testing.T) {
 	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
@@ -1067,6 +1085,45 @@ func TestALivingLeaderKeepsItsLease(t *testing.T) {
 		}
 		if err := <-done; err != nil {
 			t.Fatal(err)
+		}
+	})
+}
+
+// Whoever counts at the other end by the same rates never has to refuse.
+func TestTheRatesAreKept(t *testing.T) {
+	limits := simulator.Limits{PathRate: 150, WildcardRate: 1}
+	inWorld(t, simulator.Options{Limits: limits}, func(t *testing.T, w *world) {
+		var paths []string
+		for i := range 4000 {
+			paths = append(paths, fmt.Sprintf("/p/%04d", i))
+		}
+		w.record(paths...)
+		w.invalidate(dispatch.Request{Selector: selector.Selector{All: true}, Exact: true})
+		if calls := w.sim.Calls()[simulator.CreateInvalidation]; calls != 4 {
+			t.Errorf("%d calls for 4 batches", calls)
+		}
+	})
+}
+
+// A crowd of others slows it down; afterwards it is fast again.
+func TestPushBackShrinksOnlyForAWhile(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		var paths []string
+		for i := range 4000 {
+			paths = append(paths, fmt.Sprintf("/p/%04d", i))
+		}
+		w.record(paths...)
+		busy := time.Now().Add(20 * time.Second)
+		w.goWrong(func(op string, _ []string) *simulator.Fault {
+			if op == simulator.CreateInvalidation && time.Now().Before(busy) {
+				return simulator.TooManyInvalidationsInProgress()
+			}
+			return nil
+		})
+		w.invalidate(dispatch.Request{Selector: selector.Selector{All: true}, Exact: true})
+		sent := w.sent()
+		if len(sent) < 5 || len(sent) > 8 || len(sent[1]) != 625 { // half of 1,000, and a quarter more for the first success
+			t.Errorf("%d batches, the second of %d items", len(sent), len(sent[1]))
 		}
 	})
 }

@@ -203,7 +203,9 @@ func (d *Dispatcher) send(ctx context.Context, l *journal.Lease, r *run, b *jour
 	d.opts.Logger.Warn("batch not accepted", "invalidation", r.inv.ID, "reference", b.Reference, "err", err)
 	switch k := kind(err); {
 	case k.Passing():
-		if k == Busy || k == Throttled {
+		// Smaller batches help against too much in progress, not against too
+		// many calls; and one refusal may only mean that it was a moment early.
+		if k == Busy && r.tries == 1 {
 			d.pace.shrink()
 		}
 		return r.backOff(now, err, d.opts.Random()), nil

@@ -27,6 +27,8 @@ type Compiled struct {
 	exclude  *patterns
 
 	named []cfpath.Item
+	// unsendable are the patterns that would be named but for their spelling.
+	unsendable []string
 	// unnamed is what of the patterns the named items do not reach.
 	unnamed *patterns
 }
@@ -92,6 +94,9 @@ func (c *Compiled) name(given []string, exactQuery bool) {
 		it, ok := c.item(p)
 		if !ok {
 			c.unnamed.add(p)
+			if star := strings.IndexByte(p, '*'); (star < 0 || star == len(p)-1) && !c.excluded(it) && !slices.Contains(c.unsendable, p) {
+				c.unsendable = append(c.unsendable, p)
+			}
 			continue
 		}
 		if it.Kind == cfpath.Path && !exactQuery && !strings.Contains(p, "?") {
@@ -110,15 +115,27 @@ func (c *Compiled) name(given []string, exactQuery bool) {
 func (c *Compiled) item(pattern string) (cfpath.Item, bool) {
 	star := strings.IndexByte(pattern, '*')
 	if star < 0 {
+		it := cfpath.Item{Kind: cfpath.Path, Text: pattern}
 		_, err := cfpath.Name(pattern)
-		return cfpath.Item{Kind: cfpath.Path, Text: pattern}, err == nil && (c.exclude == nil || !c.exclude.match(pattern))
+		return it, err == nil && !c.excluded(it)
 	}
 	stem := pattern[:star]
 	if stem == "" {
 		stem = "/" // every path begins with it
 	}
-	return cfpath.Item{Kind: cfpath.Wildcard, Text: stem},
-		star == len(pattern)-1 && cfpath.ValidStem(stem) && (c.exclude == nil || !c.exclude.matchBelow(stem))
+	it := cfpath.Item{Kind: cfpath.Wildcard, Text: stem}
+	return it, star == len(pattern)-1 && cfpath.ValidStem(stem) && !c.excluded(it)
+}
+
+// excluded tells whether an exclusion takes anything from an item.
+func (c *Compiled) excluded(it cfpath.Item) bool {
+	switch {
+	case c.exclude == nil:
+		return false
+	case it.Kind == cfpath.Wildcard:
+		return c.exclude.matchBelow(it.Text)
+	}
+	return c.exclude.match(it.Text)
 }
 
 // Selects tells whether the entry belongs to the selection. It looks at the
@@ -192,6 +209,11 @@ func (c *Compiled) tagged(tags []string) bool {
 // There are none unless patterns are the only criterion. What else is selected
 // has to be looked up, query strings of a named path included.
 func (c *Compiled) Named() []cfpath.Item { return slices.Clone(c.named) }
+
+// Unsendable returns the patterns that would go out as named if CloudFront took
+// them: a path with '~', or a wildcard behind one. What is tracked of them is
+// looked up; what is not cannot be invalidated by that name.
+func (c *Compiled) Unsendable() []string { return slices.Clone(c.unsendable) }
 
 // Names tells whether everything that is selected of the entry is reached by
 // items of Named, leaning towards false. For a folded entry it can be true although

@@ -145,7 +145,7 @@ type Put struct {
 
 // Status describes a store.
 type Status struct {
-	// Kind is "memory", "file" or "redis".
+	// Kind is "memory", "file", "redis" or "set".
 	Kind string
 	// Address names the store for people; it holds no secret.
 	Address string

@@ -81,7 +81,7 @@ func TestFaultOneFailedBatchRepeatsAll(t *testing.T) {
 // The fault: all batches at once, whatever CloudFront takes.
 func TestFaultNoLimits(t *testing.T) {
 	// 150 paths a second, and as much more as a nanosecond makes in a batch.
-	limits := simulator.Limits{Batch: 3000, Paths: 3000, PathRate: 150.01, CallRate: 1, CallBurst: 1}
+	limits := simulator.Limits{Batch: 3000, Paths: 3000, PathRate: 150, CallRate: 1, CallBurst: 1}
 	onStore(t, func() store.Store { return memstore.New() }, limits, func(s *site) {
 		for i := range 4000 {
 			s.storeURL(fmt.Sprintf("/p/%04d", i), 0)
