@@ -5,8 +5,12 @@ package redisstore_test
 
 import (
 	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -53,6 +57,71 @@ func harness(address func(query string) string, crash func()) storetest.Harness 
 func TestStore(t *testing.T) {
 	s := start(t, false, "--appendonly", "yes", "--appendfsync", "always")
 	storetest.Run(t, harness(s.address, func() { s.kill(); s.up() }))
+}
+
+// On a server that is shared nothing else is looked at, held up or removed.
+func TestSharedServer(t *testing.T) {
+	s := start(t, false)
+	s.cli("set", "cftrack", "somebody else's")
+	s.cli("set", "t1:x", "likewise")
+	storetest.Run(t, harness(func(query string) string { return s.address(query + "-mine&db=0") }, nil))
+	stats := s.cli("info", "commandstats")
+	for _, command := range []string{"keys", "scan", "flushdb", "flushall", "sort", "monitor", "config", "randomkey"} {
+		if strings.Contains(stats, "cmdstat_"+command+":") || strings.Contains(stats, "cmdstat_"+command+"|") {
+			t.Errorf("%s was called", command)
+		}
+	}
+	if s.cli("get", "cftrack") != "somebody else's" || s.cli("get", "t1:x") != "likewise" {
+		t.Error("somebody else's keys changed")
+	}
+	for _, key := range strings.Fields(s.cli("--scan")) {
+		if !strings.Contains(key, "-mine:") && key != "cftrack" && key != "t1:x" {
+			t.Errorf("key %q lies outside the prefix", key)
+		}
+	}
+}
+
+// Pages divide as they grow, join as they empty, and leave nothing behind.
+func TestPages(t *testing.T) {
+	const n = 5000
+	s := start(t, false)
+	st := open(t, s.address("prefix=p"))
+	pages := func() (indexed, kept int) {
+		indexed, err := strconv.Atoi(s.cli("zcard", "p:{d.d}:index"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return indexed, len(strings.Fields(s.cli("--scan", "--pattern", "p:{d.d}:p:*")))
+	}
+	check := func(lowest, highest int) {
+		t.Helper()
+		if indexed, kept := pages(); indexed != kept || indexed < lowest || indexed > highest {
+			t.Errorf("the index has %d pages, %d are kept, want %d to %d", indexed, kept, lowest, highest)
+		}
+	}
+	updates := many(n)
+	for chunk := range slices.Chunk(updates, 700) {
+		merge(t, st, chunk...)
+	}
+	check(n/120, n/50)
+	for _, id := range strings.Fields(s.cli("--scan", "--pattern", "p:{d.d}:p:*")) {
+		if encoding := s.cli("object", "encoding", id); encoding != "listpack" && encoding != "ziplist" {
+			t.Errorf("a page is kept as %s", encoding)
+			break
+		}
+	}
+	var all []store.Condition
+	for _, u := range updates {
+		all = append(all, store.Condition{Path: u.Path, Before: base.Add(time.Minute)})
+	}
+	if cleared, err := st.Clear(t.Context(), "d", all[n/2:]); err != nil || cleared != n/2 {
+		t.Fatalf("cleared %d, %v", cleared, err)
+	}
+	check(n/2/120, n/2/50+2)
+	if swept, err := st.Sweep(t.Context(), "d", base.Add(100*time.Hour)); err != nil || swept != n/2 {
+		t.Fatalf("swept %d, %v", swept, err)
+	}
+	check(1, 2)
 }
 
 func BenchmarkStore(b *testing.B) { storetest.Bench(b, harness(start(b, false).address, nil)) }
