@@ -18,6 +18,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -70,6 +71,9 @@ type test struct {
 	outcome  string // "", "pass", "fail", "skip"
 	output   []string
 	children bool
+	// ran is false for what is only a part of names: a subtest may be called
+	// "net/http" without there being one called "net".
+	ran bool
 }
 
 // A suite is the tests of one package, in the order in which they began.
@@ -146,7 +150,7 @@ func (s *summary) add(w io.Writer, suites map[string]*suite, e event) {
 		t := p.test(e.Test)
 		t.output = append(t.output, e.Output)
 	case e.Action == "run":
-		p.test(e.Test)
+		p.test(e.Test).ran = true
 	case e.Action == "pass" || e.Action == "fail" || e.Action == "skip":
 		p.test(e.Test).outcome = e.Action
 	}
@@ -164,7 +168,10 @@ func (s *summary) end(w io.Writer, name string, p *suite, e event) {
 	below := map[string]string{} // test to "fail" or "skip" of a subtest
 	for _, t := range byDepth {
 		outcome := t.outcome
-		if outcome == "" {
+		switch {
+		case !t.ran:
+			outcome = cmp.Or(below[t.name], "pass")
+		case outcome == "":
 			outcome = "fail" // it never ended
 		}
 		explained := t.children && (outcome == "pass" || below[t.name] == outcome)
@@ -172,6 +179,9 @@ func (s *summary) end(w io.Writer, name string, p *suite, e event) {
 			if up := t.name[:i]; below[up] != "fail" {
 				below[up] = outcome
 			}
+		}
+		if !t.ran {
+			continue
 		}
 		if outcome == "fail" {
 			l := fmt.Sprintf("--- %s %s\n%s", name, t.name, strings.Join(t.output, ""))

@@ -23,6 +23,7 @@ func TestParent(t *testing.T) {
 	t.Run("a", func(t *testing.T) {})
 	t.Run("b", func(t *testing.T) { t.Run("deep", func(t *testing.T) {}) })
 	t.Run("c", func(t *testing.T) { t.Skip("the program frobnicate is missing") })
+	t.Run("net/http", func(t *testing.T) {})
 }
 func TestSkipped(t *testing.T) { t.Skipf("%s is missing: %d", "redis-server", 7) }
 `,
@@ -69,7 +70,7 @@ func TestFine(t *testing.T) {}
 		says  []string
 		never string
 	}{
-		{"./good", summary{3, 0, 2}, []string{
+		{"./good", summary{4, 0, 2}, []string{
 			"SKIP  example.com/m/good TestParent/c: the program frobnicate is missing\n",
 			"SKIP  example.com/m/good TestSkipped: redis-server is missing: 7\n",
 		}, "FAIL"},
@@ -78,7 +79,7 @@ func TestFine(t *testing.T) {}
 		{"./panics", summary{1, 1, 0}, []string{"no tests left behind"}, "SKIP"},
 		{"./leaks", summary{1, 1, 0}, []string{"a goroutine was left"}, "SKIP"},
 		{"./broken", summary{0, 1, 0}, []string{"undefined: undefined"}, "SKIP"},
-		{"./...", summary{8, 6, 2}, nil, "empty"},
+		{"./...", summary{9, 6, 2}, nil, "empty"},
 	} {
 		cmd := exec.Command("go", "test", "-json", tc.pkg)
 		cmd.Dir = dir

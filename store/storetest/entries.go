@@ -23,11 +23,12 @@ func (s *suite) mergeAgainstClear() {
 	const writers, rounds, paths = 6, 150, 5
 	handles := s.handles(3)
 	var (
-		tick  atomic.Int64 // the millisecond of the next sighting
-		bound atomic.Int64 // all clears that have begun had this bound, or a lower one
-		wg    sync.WaitGroup
-		mu    sync.Mutex
-		acked [paths]int64
+		tick    atomic.Int64 // the millisecond of the next sighting
+		bound   atomic.Int64 // all clears that have begun had this bound, or a lower one
+		cleared atomic.Int64
+		wg      sync.WaitGroup
+		mu      sync.Mutex
+		acked   [paths]int64
 	)
 	at := func(ms int64) time.Time { return s.base.Add(time.Duration(ms) * time.Millisecond) }
 	path := func(i int) string { return fmt.Sprintf("/%d", i) }
@@ -35,7 +36,8 @@ func (s *suite) mergeAgainstClear() {
 	for w := range writers {
 		st := handles[w%len(handles)]
 		wg.Go(func() {
-			for i := range rounds {
+			// Fast writers go on until the clearer has had its turn.
+			for i := 0; i < rounds || cleared.Load() == 0 && i < 1000*rounds; i++ {
 				n := (w + i) % paths
 				last := tick.Add(1)
 				if err := st.Merge(s.Context(), "d", []inventory.Update{{Path: path(n), Record: inventory.Sighting{
@@ -61,7 +63,6 @@ func (s *suite) mergeAgainstClear() {
 	}
 	stop := make(chan struct{})
 	var clearer sync.WaitGroup
-	cleared := 0
 	clearer.Go(func() {
 		for {
 			select {
@@ -79,7 +80,7 @@ func (s *suite) mergeAgainstClear() {
 				}
 			}
 			n, err := handles[len(handles)-1].Clear(s.Context(), "d", conditions)
-			if cleared += n; err != nil {
+			if cleared.Add(int64(n)); err != nil {
 				s.Errorf("Clear: %v", err)
 				return
 			}
@@ -91,7 +92,7 @@ func (s *suite) mergeAgainstClear() {
 	if s.Failed() {
 		return
 	}
-	if cleared == 0 {
+	if cleared.Load() == 0 {
 		s.Error("nothing was ever cleared: nothing is proven")
 	}
 	var got [paths]int64
