@@ -95,7 +95,12 @@ nothing is lost.`,
 	a.root.SetOut(a.stdout)
 	a.root.SetErr(a.stderr)
 	a.root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usage("flag", fmt.Sprintf("see '%s --help'", cmd.CommandPath()), "%v", err)
+		hint := fmt.Sprintf("see '%s --help'", cmd.CommandPath())
+		var de *config.DurationError
+		if errors.As(err, &de) {
+			hint = config.DurationHint
+		}
+		return usage("flag", hint, "%v", err)
 	})
 	f := a.root.PersistentFlags()
 	f.StringVar(&a.store, "store", "", "where inventory and journal are: memory:, file:DIR, redis://HOST:PORT/DB, rediss://... or redis+unix:///SOCKET (default file: in the user's data directory)")

@@ -60,7 +60,7 @@ skipped; only if no line at all can be read does import fail.`,
 	f := cmd.Flags()
 	f.StringVar(&format, "format", "", "the format of the lines (default found out)")
 	f.Var(&ttl, "ttl", "how long CloudFront may keep what the lines tell of, or forever")
-	f.StringArrayVar(&hosts, "host", nil, "read only lines of this host, where they name one; *.example.com is allowed")
+	f.StringArrayVar(&hosts, "host", nil, "read only lines of this `host`, where they name one; *.example.com is allowed")
 	f.StringVar(&tagHeader, "tag-header", "", "the response header that carries the tags (default Cache-Tag and Surrogate-Key)")
 	_ = cmd.RegisterFlagCompletionFunc("format", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		var names []string

@@ -89,10 +89,12 @@ func lasting(seconds float64) string {
 	}
 }
 
-// A lineHandler is a slog.Handler that writes warnings and errors as lines.
+// A lineHandler is a slog.Handler that writes warnings and errors as lines, each
+// once as long as nothing else happens.
 type lineHandler struct {
-	mu sync.Mutex
-	w  io.Writer
+	mu   sync.Mutex
+	w    io.Writer
+	last string
 }
 
 // Enabled implements slog.Handler.
@@ -100,15 +102,21 @@ func (*lineHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= 
 
 // Handle implements slog.Handler.
 func (h *lineHandler) Handle(_ context.Context, r slog.Record) error {
-	var b strings.Builder
-	b.WriteString("cftrack: " + r.Message)
+	line := "cftrack: " + r.Message
 	r.Attrs(func(at slog.Attr) bool {
-		fmt.Fprintf(&b, "; %s: %s", at.Key, printable(at.Value.String()))
+		// References and numbers are for those who keep logs; a person asks why.
+		if at.Key == "err" {
+			line += ": " + printable(strings.ReplaceAll(at.Value.String(), "\n", " "))
+		}
 		return true
 	})
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	_, err := fmt.Fprintln(h.w, b.String())
+	if line == h.last {
+		return nil
+	}
+	h.last = line
+	_, err := fmt.Fprintln(h.w, line)
 	return err
 }
 

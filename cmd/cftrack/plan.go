@@ -97,6 +97,9 @@ func writePlan(w interface{ WriteString(string) (int, error) }, st style, id, se
 	line("  %s of %s selected, %s", thousands(t.Selected), count(t.Entries, "entry", "entries"), itemCounts(t))
 	if t.Items > 0 {
 		line("  at most %s, about %s until every edge has processed it, %s", dollars(t.Price), lasting(t.Seconds), alsoHits(t.Collateral))
+		if v.FreePaths > 0 {
+			line("  %s", st.faint(fmt.Sprintf("as far as the journal knows, %s free yet this month", count(v.FreePaths, "path is", "paths are"))))
+		}
 	}
 	if t.Items > 0 {
 		line("")

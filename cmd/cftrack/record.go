@@ -41,7 +41,7 @@ behaviour, counted once for each cache tier. With --ttl it is that long;
 		RunE: func(cmd *cobra.Command, args []string) error { return a.record(cmd, args, ttl, tags) },
 	}
 	cmd.Flags().Var(&ttl, "ttl", "how long CloudFront may keep it, or forever")
-	cmd.Flags().StringArrayVar(&tags, "tag", nil, "a cache tag that the response carried")
+	cmd.Flags().StringArrayVar(&tags, "tag", nil, "a cache `tag` that the response carried")
 	return cmd
 }
 

@@ -34,11 +34,11 @@ type selectorFlags struct {
 func (s *selectorFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.BoolVar(&s.All, "all", false, "everything that is tracked")
-	f.StringArrayVar(&s.Prefixes, "prefix", nil, "paths that begin so")
-	f.StringArrayVar(&s.Regexps, "regexp", nil, "paths that the regular expression (RE2) matches somewhere")
-	f.StringArrayVar(&s.Tags, "tag", nil, "entries that carry the tag")
+	f.StringArrayVar(&s.Prefixes, "prefix", nil, "what begins with this `path`")
+	f.StringArrayVar(&s.Regexps, "regexp", nil, "paths in which the regular expression `RE2` matches somewhere")
+	f.StringArrayVar(&s.Tags, "tag", nil, "entries that carry the `tag`")
 	f.Var(&s.olderThan, "older-than", "entries last sighted longer ago")
-	f.StringArrayVar(&s.Exclude, "exclude", nil, "a pattern of what to leave out")
+	f.StringArrayVar(&s.Exclude, "exclude", nil, "a `pattern` of what to leave out")
 	f.BoolVar(&s.ExactQuery, "exact-query", false, "take patterns without ? as paths without query string")
 }
 

@@ -116,8 +116,10 @@ func TestTerminal(t *testing.T) {
 		return done
 	}
 
+	bounded, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
 	s := newScreen(t, 80)
-	done := start(t.Context(), s, "invalidate", "/a", "--now")
+	done := start(bounded, s, "invalidate", "/a", "--now")
 	s.shows(t, "Send 1 item to E1, for at most $0.00? [y/N] ")
 	fmt.Fprintln(s.keyboard, "n")
 	if r := <-done; r.code != exitUndone || sim.Billed() != 0 {
@@ -127,7 +129,7 @@ func TestTerminal(t *testing.T) {
 	s.shows(t, "\x1b[1mPlan for E1: /a\x1b[0m")
 
 	s = newScreen(t, 80)
-	done = start(t.Context(), s, "invalidate", "/a", "--now", "--output", "json")
+	done = start(bounded, s, "invalidate", "/a", "--now", "--output", "json")
 	s.shows(t, "[y/N] ")
 	fmt.Fprintln(s.keyboard, "y")
 	if r := <-done; r.code != exitDone || sim.Billed() != 1 || !strings.Contains(r.stdout, `"state":"completed"`) {
@@ -137,12 +139,12 @@ func TestTerminal(t *testing.T) {
 
 	// --yes does not ask.
 	s = newScreen(t, 80)
-	if r := <-start(t.Context(), s, "invalidate", "/b", "--now", "--yes"); r.code != exitDone || sim.Billed() != 2 || strings.Contains(s.text(), "[y/N]") {
+	if r := <-start(bounded, s, "invalidate", "/b", "--now", "--yes"); r.code != exitDone || sim.Billed() != 2 || strings.Contains(s.text(), "[y/N]") {
 		t.Errorf("--yes: exit %d, billed %d\n%s", r.code, sim.Billed(), s.text())
 	}
 
 	// A signal instead of an answer sends nothing.
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(bounded)
 	s = newScreen(t, 80)
 	done = start(ctx, s, "invalidate", "/c")
 	s.shows(t, "[y/N] ")

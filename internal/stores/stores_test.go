@@ -6,11 +6,16 @@ package stores
 import (
 	"errors"
 	"net/url"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/cf-invalidation-tracker/cftrack/store"
 )
 
 func TestOpen(t *testing.T) {
@@ -106,4 +111,43 @@ func TestRedactHides(t *testing.T) {
 			t.Fatalf("%s has no secret", address)
 		}
 	})
+}
+
+// TestRedis opens a real server by its socket.
+func TestRedis(t *testing.T) {
+	binary, err := exec.LookPath("redis-server")
+	if err != nil {
+		t.Skip("redis-server is not installed")
+	}
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "s")
+	server := exec.Command(binary, "--port", "0", "--unixsocket", socket, "--dir", dir, "--save", "", "--requirepass", "hunter2")
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = server.Process.Kill()
+		_ = server.Wait()
+	})
+	file := filepath.Join(dir, "password")
+	if err := os.WriteFile(file, []byte("hunter2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	st, err := Open("redis+unix://"+socket+"?password_file="+file, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		s, err := st.Status(t.Context())
+		if err == nil {
+			if s.Kind != "redis" || strings.Contains(s.Address, "hunter2") {
+				t.Errorf("%+v", s)
+			}
+			return
+		}
+		if !errors.Is(err, store.ErrUnavailable) || time.Now().After(deadline) {
+			t.Fatal(err) // anything but a server that is not up yet
+		}
+	}
 }
