@@ -21,6 +21,7 @@
 package accesslog
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -323,7 +324,7 @@ func (r *Reader) Next(dst *Line) (Outcome, error) {
 			r.err = r.ended(err)
 			break
 		}
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			return r.malformed("the source breaks off inside this line"), nil
 		}
 		if tooLong {
@@ -386,7 +387,7 @@ func (r *Reader) malformed(why string) Outcome {
 
 // ended turns the end of the source into the reader's error.
 func (r *Reader) ended(err error) error {
-	if err != io.EOF {
+	if !errors.Is(err, io.EOF) {
 		return fmt.Errorf("%s: unreadable after line %d (%w): the lines before it count, read the source again once it is whole", r.name, r.src.line, err)
 	}
 	if r.format == "" && r.tries > 0 {

@@ -190,7 +190,8 @@ func (r *Reader) cloudFront(line []byte, dst *Line) reason {
 // has a resolution of one second, timestamp(ms) of one millisecond.
 func (r *Reader) edgeTimes(s *seen) string {
 	f := &r.fields
-	end, resolution := int64(0), int64(time.Second)
+	var end int64
+	resolution := int64(time.Second)
 	if b := f.v[fieldTimestamp]; len(b) > 1 {
 		ms, ok := decimal(b, time.Millisecond)
 		if !ok {

@@ -5,6 +5,7 @@ package accesslog
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"sync/atomic"
 
@@ -49,14 +50,14 @@ func (s *source) open() {
 	s.r = &counter{s.r, &s.read}
 	s.fill(2)
 	if head := s.buf[:s.end]; bytes.HasPrefix(head, []byte("\x1f\x8b")) {
-		var rest io.Reader = s.r
+		rest := s.r
 		if s.err != nil {
 			rest = &failed{s.err}
 		}
 		zr, err := gzip.NewReader(io.MultiReader(bytes.NewReader(bytes.Clone(head)), rest))
 		s.end, s.err = 0, err
 		if err != nil {
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				s.err = io.ErrUnexpectedEOF
 			}
 			return

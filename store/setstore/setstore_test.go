@@ -124,7 +124,7 @@ func (s complete) SetTTL(ctx context.Context, path string, ttl time.Duration) er
 type expiring struct{ *set }
 
 func (s expiring) SetTTL(ctx context.Context, path string, ttl time.Duration) error {
-	return complete{deleting{s.set}}.SetTTL(ctx, path, ttl)
+	return complete{deleting(s)}.SetTTL(ctx, path, ttl)
 }
 
 var kinds = map[string]func(*set) setstore.Store{
