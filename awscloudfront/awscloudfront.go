@@ -25,6 +25,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/cloudfront/types"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/logging"
 
 	"github.com/cf-invalidation-tracker/cftrack/dispatch"
 )
@@ -77,6 +78,9 @@ func New(ctx context.Context, o Options) (*Client, error) {
 		config.WithDefaultRegion("us-east-1"),
 		config.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }),
 		config.WithAppID("cftrack"),
+		// What matters comes back as an error; the SDK's own lines would go to
+		// standard error between ours.
+		config.WithLogger(logging.Nop{}),
 	}
 	if o.Profile != "" {
 		load = append(load, config.WithSharedConfigProfile(o.Profile))
