@@ -41,6 +41,15 @@ func (p *page) covers(field string) bool {
 	return p.start <= field && (p.last || field < p.end)
 }
 
+// common is how many bytes all fields of the page's range begin with.
+func (p *page) common() int {
+	n := 0
+	for !p.last && n < min(len(p.start), len(p.end)) && p.start[n] == p.end[n] {
+		n++
+	}
+	return n
+}
+
 // member is the page's member of the index.
 func (p *page) member() string { return indexKey(p.start) + "\x00\x00" + p.id }
 
@@ -295,7 +304,7 @@ func (s *Store) split(ctx context.Context, op string, d *distribution, grown []*
 			if len(parts) < 2 {
 				continue
 			}
-			c := call{script: scripts.split, keys: []string{d.index(), d.page(p.id)}, args: []any{p.member()}}
+			c := call{script: scripts.split, keys: []string{d.index(), d.page(p.id)}, args: []any{p.member(), p.common()}}
 			for _, n := range parts {
 				c.keys = append(c.keys, d.page(n.id))
 				c.args = append(c.args, n.start, n.member())
