@@ -173,12 +173,15 @@ type concluded struct {
 
 // conclude prints how far an invalidation is, and returns how the command ends.
 func (a *app) conclude(id string, r *dispatch.Report, driven error, warnings []plan.Warning) error {
+	var printed error
 	if r != nil {
-		if err := a.printReport(r, warnings); err != nil {
-			return err
-		}
+		printed = a.printReport(r, warnings)
 	}
-	return ending(id, r, driven)
+	// How it ended counts more than that nobody reads it.
+	if err := ending(id, r, driven); err != nil {
+		return err
+	}
+	return printed
 }
 
 func (a *app) printReport(r *dispatch.Report, warnings []plan.Warning) error {

@@ -32,7 +32,8 @@ func TestMain(m *testing.M) {
 // A cloud is the CloudFront of one script.
 type cloud struct {
 	*simulator.Simulator
-	fault atomic.Pointer[string]
+	fault  atomic.Pointer[string]
+	before map[string]int // calls until the fault was set
 }
 
 var faults = map[string]func() *simulator.Fault{
@@ -176,7 +177,9 @@ func cmdFault(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 || faults[args[0]] == nil {
 		ts.Fatalf("usage: fault NAME")
 	}
-	ts.Value("cloud").(*cloud).fault.Store(&args[0])
+	c := ts.Value("cloud").(*cloud)
+	c.before = c.Calls()
+	c.fault.Store(&args[0])
 }
 
 // cmdSent checks all items that CloudFront has accepted: sent ITEM...
@@ -192,10 +195,10 @@ func cmdSent(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// cmdCalled waits until an operation has been called.
+// cmdCalled waits until an operation has been called since the last fault was set.
 func cmdCalled(ts *testscript.TestScript, _ bool, args []string) {
 	deadline := time.Now().Add(20 * time.Second)
-	for ts.Value("cloud").(*cloud).Calls()[args[0]] == 0 {
+	for c := ts.Value("cloud").(*cloud); c.Calls()[args[0]] == c.before[args[0]]; {
 		if time.Now().After(deadline) {
 			ts.Fatalf("%s was never called", args[0])
 		}

@@ -159,3 +159,26 @@ func TestRecordReportsToOpen(t *testing.T) {
 		}
 	})
 }
+
+// TestResumeKeepsTheLimit: what was not sent because of its price is not sent by
+// going on with it.
+func TestResumeKeepsTheLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := memstore.New()
+		defer st.Close()
+		cdn := &instantCDN{}
+		d := dispatch.New(st, "E1", cdn, nil)
+		none := 0
+		r, err := d.Invalidate(t.Context(), dispatch.Request{Selector: selector.Selector{Patterns: []string{"/a"}}, MaxPrice: 0.001, FreePaths: &none})
+		if err != nil || r.State != journal.Failed {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		_, id, err := resume(t.Context(), d, r.ID, &follower{mute: true})
+		if f := explain(err); id != "" || f.exit != exitUndone || f.code != WarnPrice {
+			t.Errorf("resumed %q: %+v", id, f)
+		}
+		if len(cdn.items) != 0 {
+			t.Errorf("sent %v", cdn.items)
+		}
+	})
+}
