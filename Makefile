@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint fmt
+.PHONY: help build demo test lint fmt bench
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,3 +21,6 @@ lint: ## What golangci-lint says; .golangci.yml has the rules and their exceptio
 
 fmt: ## Format the code
 	gofmt -w $$(git ls-files '*.go')
+
+bench: ## Every benchmark beside its peers, into docs/performance.md (10 minutes)
+	go run ./internal/bench -o docs/performance.md

@@ -132,7 +132,9 @@ func Start(ctx context.Context, o Options) (_ *Demo, err error) {
 		return nil, errors.New("demo: it takes two edges to have one that is late")
 	}
 	if o.Site == "" {
-		d.site, err = embeddedSite()
+		var paths []string
+		paths, err = EmbeddedPaths()
+		d.site = newSite(paths, nil)
 	} else {
 		d.site, err = directorySite(o.Site)
 	}

@@ -150,12 +150,12 @@ func TestProofFails(t *testing.T) {
 // What changes needs a plan of paths and wildcards, few enough of these to go out
 // in one batch, and none of CloudFront's own patterns would do.
 func TestEmbeddedChange(t *testing.T) {
-	s, err := embeddedSite()
+	paths, err := EmbeddedPaths()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(s.paths) != 11594 || !slices.IsSorted(s.paths) {
-		t.Errorf("%d paths, sorted: %v", len(s.paths), slices.IsSorted(s.paths))
+	if len(paths) != 11594 || !slices.IsSorted(paths) {
+		t.Errorf("%d paths, sorted: %v", len(paths), slices.IsSorted(paths))
 	}
 	c, err := selector.Selector{Patterns: []string{EmbeddedChange}}.Compile()
 	if err != nil || len(c.Named()) > 0 {
@@ -163,7 +163,7 @@ func TestEmbeddedChange(t *testing.T) {
 	}
 	now := time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
 	p, err := plan.Compute(func(yield func(plan.Input, error) bool) {
-		for _, path := range s.paths {
+		for _, path := range paths {
 			e := &inventory.Entry{Path: path, Last: now, Expires: now.Add(time.Hour)}
 			if !yield(plan.Input{Entry: e, Selected: c.Selects(e, now)}, nil) {
 				return

@@ -39,8 +39,9 @@ type site struct {
 	held      chan string                // says which rendering has begun to wait
 }
 
-// embeddedSite is the one that comes with the program.
-func embeddedSite() (*site, error) {
+// EmbeddedPaths returns the paths of the site that comes with the program, in
+// byte order. site/README.md says where they are from.
+func EmbeddedPaths() ([]string, error) {
 	z, err := gzip.NewReader(bytes.NewReader(embeddedPaths))
 	if err != nil {
 		return nil, fmt.Errorf("demo: the embedded site: %w", err)
@@ -49,7 +50,7 @@ func embeddedSite() (*site, error) {
 	if _, err := b.ReadFrom(z); err != nil {
 		return nil, fmt.Errorf("demo: the embedded site: %w", err)
 	}
-	return newSite(strings.Fields(b.String()), nil), nil
+	return strings.Fields(b.String()), nil
 }
 
 // directorySite serves the regular files below dir, and index.html also as its

@@ -1,0 +1,133 @@
+// Copyright The cftrack Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"strings"
+)
+
+// A section is one thing that is measured.
+type section struct {
+	name, title, about string
+	measure            func(ctx context.Context, size int64) (*table, error)
+}
+
+var sections = []section{
+	{"middleware", "Recording in a server", `What the middleware adds to a handler that writes a small page, on a response writer
+that costs nothing, and around a real server and connection; beside the histogram of
+durations of prometheus/client_golang. Medians of five runs.`, middleware},
+	{"embedded", "The embedded store", `Five million sightings, 30 % of them repeats, in batches of 1,000, each on disk before
+the next; then a scan of all entries, before and after compaction. Beside it, Pebble
+with the same settings and nothing around it.`, embedded},
+	{"redis", "Redis", `A million sightings, 30 % of them repeats, from two writers, server and client on the
+same machine; then a scan.`, redis},
+	{"import", "Reading access logs", `A standard log of CloudFront with 33 fields a line and some 400,000 distinct paths, into
+the embedded store. Beside it what a shell does to count lines, and to list distinct
+paths without keeping them.`, importing},
+	{"plan", "Planning", `A plan over an inventory of a million entries in memory.`, planning},
+}
+
+func names() []string {
+	var out []string
+	for _, s := range sections {
+		out = append(out, s.name)
+	}
+	return out
+}
+
+func middleware(ctx context.Context, _ int64) (*table, error) {
+	rs, err := goTest(ctx, ".", "^(BenchmarkMiddleware|BenchmarkServer)$", nil, "-count", "5")
+	if err != nil {
+		return nil, err
+	}
+	t := &table{columns: []column{{"added", "ns added"}, {"ns/op", "ns"}, {"allocs/op", "allocations"}}}
+	bare := map[string]float64{}
+	for _, r := range rs {
+		kind, name := split(r.name)
+		if name == "bare" || strings.HasPrefix(name, "bare/") {
+			bare[kind+strings.TrimPrefix(name, "bare")] = r.metrics["ns/op"]
+		}
+	}
+	for _, r := range rs {
+		kind, name := split(r.name)
+		who, what, _ := strings.Cut(name, "/")
+		label := func(who string) string {
+			l := who
+			if kind == "Server" {
+				l += ", real server"
+			}
+			if what != "" {
+				l += ", " + what
+			}
+			return l
+		}
+		m := row{label: label(who), metrics: r.metrics}
+		if who != "bare" {
+			r.metrics["added"] = r.metrics["ns/op"] - bare[kind+strings.TrimPrefix(name, who)]
+		}
+		if who == "cftrack" {
+			m.peer = label("promhttp")
+		}
+		t.rows = append(t.rows, m)
+	}
+	return t, nil
+}
+
+// split takes "BenchmarkMiddleware/cftrack/tags" apart: "Middleware", "cftrack/tags".
+func split(name string) (kind, rest string) {
+	kind, rest, _ = strings.Cut(strings.TrimPrefix(name, "Benchmark"), "/")
+	return kind, rest
+}
+
+func embedded(ctx context.Context, _ int64) (*table, error) {
+	rs, err := goTest(ctx, "./store/filestore", "^BenchmarkFiveMillion$", nil, "-benchtime", "1x")
+	if err != nil {
+		return nil, err
+	}
+	t := &table{columns: []column{
+		{"merges/s", "merges/s"}, {"worst-ms", "longest batch, ms"}, {"peak-MB", "peak memory, MB"}, {"B/entry", "bytes an entry"},
+		{"scanned/s-before", "scanned/s"}, {"scanned/s", "compacted, scanned/s"},
+	}}
+	for _, r := range rs {
+		_, name := split(r.name)
+		m := row{label: strings.ReplaceAll(strings.Replace(name, "/writers=", ", writers: ", 1), "store,", "cftrack,"), metrics: r.metrics}
+		if rest, ok := strings.CutPrefix(m.label, "cftrack,"); ok {
+			m.peer = "pebble," + rest
+		}
+		t.rows = append(t.rows, m)
+	}
+	return t, nil
+}
+
+func redis(ctx context.Context, _ int64) (*table, error) {
+	rs, err := goTest(ctx, "./store/redisstore", "^BenchmarkFill$", []string{"CFTRACK_FILL=1000000"}, "-benchtime", "1x")
+	if err != nil {
+		return nil, err
+	}
+	t := &table{columns: []column{
+		{"merges/s", "merges/s"}, {"B/entry", "bytes an entry"}, {"s/M-scan", "s to scan a million"},
+		{"µs-longest", "longest command, µs"}, {"server-µs/merge", "server's µs a merge"},
+	}}
+	for _, r := range rs {
+		_, name := split(r.name)
+		t.rows = append(t.rows, row{label: strings.ReplaceAll(name, "_", " "), metrics: r.metrics})
+	}
+	return t, nil
+}
+
+func planning(ctx context.Context, _ int64) (*table, error) {
+	rs, err := goTest(ctx, "./plan", "^BenchmarkCompute$", nil, "-benchtime", "5x")
+	if err != nil {
+		return nil, err
+	}
+	t := &table{columns: []column{{"s", "s"}, {"MB", "MB allocated"}}}
+	for _, r := range rs {
+		_, name := split(r.name)
+		t.rows = append(t.rows, row{label: "selected: " + name, metrics: map[string]float64{
+			"s": r.metrics["ns/op"] / 1e9, "MB": r.metrics["B/op"] / (1 << 20),
+		}})
+	}
+	return t, nil
+}
