@@ -45,9 +45,12 @@ did not change was thrown away.`,
 func (a *app) demo(ctx context.Context, o demo.Options, keep bool) (err error) {
 	o.Out = a.stdout
 	if a.json() {
-		o.Out = a.stderr
+		o.Out = io.Discard
 	}
 	if terminal(a.stderr) {
+		if a.json() {
+			o.Out = a.stderr
+		}
 		o.Progress = func(what string, total int) demo.Bar { return newBar(a.stderr, what, total) }
 	}
 	d, err := demo.Start(ctx, o)
@@ -61,7 +64,14 @@ func (a *app) demo(ctx context.Context, o demo.Options, keep bool) (err error) {
 	}()
 	res, err := d.Run(ctx)
 	if a.json() && res != nil {
-		if e := a.printObject(res); e != nil {
+		o := struct {
+			*demo.Result
+			Environment []string `json:"environment,omitempty"` // of commands against what is kept
+		}{Result: res}
+		if keep && err == nil {
+			o.Environment = d.Environment()
+		}
+		if e := a.printObject(o); e != nil {
 			return e
 		}
 	}
