@@ -67,13 +67,13 @@ PASS
 }
 
 func TestTable(t *testing.T) {
-	table := table{columns: []column{{"s", "s"}, {"n", "things"}}, rows: []row{
+	table := table{columns: []column{{"extra", "extra"}, {"s", "s"}, {"n", "things"}}, rows: []row{
 		{"peer", map[string]float64{"s": 2}, ""},
 		{"ours", map[string]float64{"s": 3, "n": 1234567.4}, "peer"},
 	}}
 	var b strings.Builder
 	table.write(&b)
-	if want := "| | s | things | compared |\n|---|---:|---:|---|\n| peer | 2 | |  |\n| ours | 3 | 1,234,567 | 1.50 of peer |\n"; b.String() != want {
+	if want := "| | extra | s | things | compared |\n|---|---:|---:|---:|---|\n| peer | | 2 | |  |\n| ours | | 3 | 1,234,567 | 1.50 of peer |\n"; b.String() != want {
 		t.Errorf("%s, want\n%s", b.String(), want)
 	}
 	for v, want := range map[float64]string{0: "0", 7: "7", 0.1234: "0.123", 1.234: "1.23", 12.34: "12.3", 123.4: "123", 1234.5: "1,234", -1234567: "-1,234,567"} {

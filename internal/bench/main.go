@@ -99,20 +99,26 @@ func procField(file, name, otherwise string) string {
 	return otherwise
 }
 
-// goTest runs Go benchmarks and returns what they say.
-func goTest(ctx context.Context, pkg, bench string, env []string, args ...string) ([]result, error) {
+// goTest runs Go benchmarks a number of times and returns the medians. The runs are
+// whole ones, so that what disturbs the machine for a while does not hit one of
+// those that are compared alone.
+func goTest(ctx context.Context, runs int, pkg, bench string, env []string, args ...string) ([]result, error) {
 	args = append([]string{"test", "-run", "^$", "-bench", bench, "-timeout", "30m"}, append(args, pkg)...)
-	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Env = append(os.Environ(), env...)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	text, err := cmd.Output()
-	if err != nil {
-		return nil, fmt.Errorf("go %s: %w\n%s%s", strings.Join(args, " "), err, text, stderr.Bytes())
+	var all bytes.Buffer
+	for range runs {
+		cmd := exec.CommandContext(ctx, "go", args...)
+		cmd.Env = append(os.Environ(), env...)
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		text, err := cmd.Output()
+		if err != nil {
+			return nil, fmt.Errorf("go %s: %w\n%s%s", strings.Join(args, " "), err, text, stderr.Bytes())
+		}
+		all.Write(text)
 	}
-	rs := parse(string(text))
+	rs := parse(all.String())
 	if len(rs) == 0 {
-		return nil, fmt.Errorf("go %s: no benchmark ran\n%s", strings.Join(args, " "), text)
+		return nil, fmt.Errorf("go %s: no benchmark ran\n%s", strings.Join(args, " "), all.Bytes())
 	}
 	return rs, nil
 }

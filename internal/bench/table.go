@@ -54,8 +54,8 @@ func parse(text string) []result {
 	return out
 }
 
-// A table has a row for each thing measured. The last column relates the first
-// metric of a row to that of its peer.
+// A table has a row for each thing measured. The last column relates a row to its
+// peer, by the first metric that both have.
 type table struct {
 	columns []column
 	rows    []row
@@ -90,10 +90,14 @@ func (t *table) write(w io.Writer) {
 }
 
 func (t *table) ratio(r row) string {
-	unit := t.columns[0].unit
 	for _, p := range t.rows {
-		if p.label == r.peer && p.metrics[unit] != 0 {
-			return fmt.Sprintf("%.2f of %s", r.metrics[unit]/p.metrics[unit], p.label)
+		if p.label != r.peer {
+			continue
+		}
+		for _, c := range t.columns {
+			if v, ok := r.metrics[c.unit]; ok && p.metrics[c.unit] != 0 {
+				return fmt.Sprintf("%.2f of %s", v/p.metrics[c.unit], p.label)
+			}
 		}
 	}
 	return ""
