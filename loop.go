@@ -109,17 +109,19 @@ func (t *Tracker) round(ctx context.Context) error {
 			t.shards[i].sync(t.storeTime(0).UnixNano(), t.skew.Load())
 		}
 		flushErr := t.flush(ctx)
-		if flushErr == nil {
-			for _, w := range waiters {
-				close(w)
-			}
-			waiters = nil
-		}
 		// A store that takes no more updates may still take documents.
 		err = t.catchUp(ctx)
 		if errors.Is(err, journal.ErrSessionLost) {
 			t.loseSession()
 			err = t.catchUp(ctx)
+		}
+		if flushErr == nil {
+			// Not before the session is known: who flushes and then purges
+			// everything expects the purge to be later than the tracking.
+			for _, w := range waiters {
+				close(w)
+			}
+			waiters = nil
 		}
 		if flushErr != nil {
 			err = flushErr

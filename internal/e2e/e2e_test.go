@@ -24,6 +24,7 @@ import (
 	"github.com/cf-invalidation-tracker/cftrack/journal"
 	"github.com/cf-invalidation-tracker/cftrack/selector"
 	"github.com/cf-invalidation-tracker/cftrack/simulator"
+	"github.com/cf-invalidation-tracker/cftrack/store"
 	"github.com/cf-invalidation-tracker/cftrack/store/memstore"
 )
 
@@ -242,6 +243,37 @@ func TestASecondPurgeFindsWhatCameBack(t *testing.T) {
 		}
 		if p.Totals.Selected != 1 || len(p.Items) != 1 || p.Items[0].Item.String() != "/b" {
 			t.Fatalf("%+v", p.Items)
+		}
+	})
+}
+
+// slow is a store whose documents take their time.
+type slow struct{ store.Store }
+
+func (s slow) Commit(ctx context.Context, d string, t store.Transaction) (uint64, error) {
+	time.Sleep(100 * time.Millisecond)
+	return s.Store.Commit(ctx, d, t)
+}
+
+// Whoever opens a tracker, flushes it and purges everything at once has a
+// complete inventory: after the flush the tracking has begun.
+func TestTrackingHasBegunAfterAFlush(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := slow{memstore.New()}
+		defer st.Close()
+		tracker, err := cftrack.Open(st, dist, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tracker.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		sessions, err := journal.Open(st, dist).Sessions(t.Context())
+		if err != nil || len(sessions) != 1 {
+			t.Errorf("%d sessions after a flush, %v", len(sessions), err)
+		}
+		if err := tracker.Close(t.Context()); err != nil {
+			t.Error(err)
 		}
 	})
 }
