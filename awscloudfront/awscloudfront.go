@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -269,6 +270,12 @@ func classify(err error, action, distribution string) error {
 	if !errors.As(err, &api) {
 		if status >= 500 {
 			e.Kind = dispatch.Unavailable
+		}
+		var ue *url.Error
+		if errors.As(err, &ue) {
+			// The SDK wraps this five times; what went wrong is at its end.
+			e.Code, e.Message = "NoAnswer", fmt.Sprintf("%s %s: %v", ue.Op, ue.URL, ue.Err)
+			e.Hint = "check the network, and AWS_ENDPOINT_URL_CLOUDFRONT if it is set"
 		}
 		return e
 	}

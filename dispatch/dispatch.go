@@ -19,7 +19,6 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -134,8 +133,8 @@ type Request struct {
 	Settle         time.Duration
 	Margin         time.Duration
 	SweepTimeout   time.Duration
-	// MaxPrice in dollars: a plan that costs more is not sent. 0: no limit.
-	MaxPrice float64
+	// MaxPrice in dollars: a plan that costs more is not sent. nil: no limit.
+	MaxPrice *float64
 	// FreePaths left this month; nil: 1,000 less what this journal knows of.
 	FreePaths *int
 }
@@ -144,13 +143,16 @@ func (r *Request) options() (journal.Options, error) {
 	o := journal.Options{
 		Exact: r.Exact, OnlySeen: r.OnlySeen, AssumeComplete: r.AssumeComplete,
 		Batch: r.Batch, Settle: r.Settle, Margin: r.Margin, SweepTimeout: r.SweepTimeout,
-		MaxPrice: r.MaxPrice, FreePaths: -1,
+		MaxPrice: -1, FreePaths: -1,
 	}
 	if o.Batch < 0 || o.Batch > 3000 {
 		return o, fmt.Errorf("dispatch: a batch of %d items: CloudFront takes 1 to 3,000 in a request", o.Batch)
 	}
-	if math.IsNaN(o.MaxPrice) {
-		return o, errors.New("dispatch: the price limit is not a number")
+	if p := r.MaxPrice; p != nil {
+		if !(*p >= 0) {
+			return o, fmt.Errorf("dispatch: a price limit of %v: give dollars, 0 or more", *p)
+		}
+		o.MaxPrice = *p
 	}
 	if o.Batch == 0 {
 		o.Batch = DefaultBatch
@@ -166,9 +168,6 @@ func (r *Request) options() (journal.Options, error) {
 		o.Settle = 0
 	case o.Settle <= 0:
 		o.Settle = DefaultSettle
-	}
-	if o.MaxPrice == 0 {
-		o.MaxPrice = -1
 	}
 	if r.FreePaths != nil {
 		o.FreePaths = max(0, *r.FreePaths)

@@ -424,12 +424,20 @@ func TestPriceGuard(t *testing.T) {
 	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
 		w.record("/1", "/2", "/3")
 		none := 0
-		r := dispatch.Request{Selector: selector.Selector{All: true}, Exact: true, MaxPrice: 0.01, FreePaths: &none}
+		r := dispatch.Request{Selector: selector.Selector{All: true}, Exact: true, MaxPrice: new(0.01), FreePaths: &none}
 		rep := w.invalidate(r)
 		if rep.State != journal.Failed || rep.Code != "price-guard" || len(w.sent()) != 0 || len(w.paths()) != 3 {
 			t.Errorf("%s %s, sent %v", rep.State, rep.Code, w.sent())
 		}
-		r.MaxPrice = 0.015
+		// What the guard stopped is over: it may not be sent by going on.
+		if again, err := w.dispatcher().Journal().Reopen(t.Context(), rep.ID); err != nil || again.State != journal.Failed {
+			t.Errorf("reopened as %s, %v", again.State, err)
+		}
+		r.MaxPrice = new(0.0)
+		if rep = w.invalidate(r); rep.Code != "price-guard" || len(w.sent()) != 0 {
+			t.Errorf("at most $0: %s %s, sent %v", rep.State, rep.Code, w.sent())
+		}
+		r.MaxPrice = new(0.015)
 		if rep = w.invalidate(r); rep.State != journal.Completed || rep.Price != 0.015 {
 			t.Errorf("at the limit: %s $%v", rep.State, rep.Price)
 		}
@@ -1065,6 +1073,36 @@ func TestCompletionWaitsForBatchesInFlight(t *testing.T) {
 		}
 		if took := time.Since(sent); took < 40*time.Second {
 			t.Errorf("completed after %v, while what it selected was still in flight", took)
+		}
+	})
+}
+
+// A batch that was accepted before its invalidation was cancelled is watched by
+// nobody else: whoever waits for it looks after it.
+func TestBatchesOfCancelledInvalidationsDoNotHoldOthers(t *testing.T) {
+	inWorld(t, simulator.Options{Completion: 30 * time.Second}, func(t *testing.T, w *world) {
+		d := w.dispatcher()
+		first, err := d.Open(t.Context(), pattern("/a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.Drive(t.Context(), first.ID, dispatch.UntilAccepted, nil); err != nil {
+			t.Fatal(err)
+		}
+		second, err := d.Open(t.Context(), pattern("/b"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.Journal().RequestCancel(t.Context(), first.ID); err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		rep, err := d.Drive(t.Context(), second.ID, dispatch.UntilDone, nil)
+		if err != nil || rep.State != journal.Completed {
+			t.Fatalf("%+v, %v", rep, err)
+		}
+		if d := time.Since(start); d < 30*time.Second || d > time.Minute {
+			t.Errorf("completed after %v", d)
 		}
 	})
 }

@@ -246,8 +246,7 @@ type run struct {
 	tries        int
 	trouble      error // the last passing error, until something succeeds
 	troubleSince time.Time
-	nextLook     map[int]time.Time // by batch number
-	looks        map[int]int
+	nextLook     map[string]time.Time // by reference
 
 	earlier    []uint64 // open invalidations before this one, at its cut
 	sweepSince time.Time
@@ -291,7 +290,7 @@ func (d *Dispatcher) refresh(ctx context.Context, l *leader) ([]*run, error) {
 		ended = false
 		r := l.runs[inv.Number]
 		if r == nil {
-			r = &run{nextLook: make(map[int]time.Time), looks: make(map[int]int), lost: make(map[string]bool)}
+			r = &run{nextLook: make(map[string]time.Time), lost: make(map[string]bool)}
 			if r.sel, err = inv.Selector.Compile(); err != nil {
 				return nil, fmt.Errorf("invalidation %s: %w", inv.ID, err)
 			}

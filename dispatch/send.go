@@ -136,7 +136,7 @@ func (d *Dispatcher) queue(ctx context.Context, l *journal.Lease, r *run, now ti
 	}
 	if limit := inv.Options.MaxPrice; limit >= 0 && p.Totals.Price > limit {
 		inv.Error = fmt.Sprintf("the plan costs $%.2f, over the limit of $%.2f; nothing was sent", p.Totals.Price, limit)
-		inv.ErrorCode = "price-guard"
+		inv.ErrorCode = journal.CodePriceGuard
 		return 0, d.end(ctx, l, r, journal.Failed, now)
 	}
 	return 0, l.PutInvalidation(ctx, inv)
@@ -197,7 +197,7 @@ func (d *Dispatcher) send(ctx context.Context, l *journal.Lease, r *run, b *jour
 		r.calm()
 		d.pace.sent(now, b.Items, d.limits())
 		b.State, b.InvalidationID, b.Accepted, b.Error = journal.Accepted, receipt.ID, now, ""
-		r.nextLook[b.Number] = now.Add(d.opts.FirstLook)
+		r.nextLook[b.Reference] = now.Add(d.opts.FirstLook)
 		return 0, l.PutBatch(ctx, b)
 	}
 	d.opts.Logger.Warn("batch not accepted", "invalidation", r.inv.ID, "reference", b.Reference, "err", err)
@@ -365,7 +365,7 @@ func (d *Dispatcher) look(ctx context.Context, l *journal.Lease, r *run, batches
 		if b.State != journal.Accepted {
 			continue
 		}
-		due, ok := r.nextLook[b.Number]
+		due, ok := r.nextLook[b.Reference]
 		if !ok {
 			due = b.Accepted.Add(d.opts.FirstLook)
 		}
@@ -406,8 +406,7 @@ func (d *Dispatcher) look(ctx context.Context, l *journal.Lease, r *run, batches
 				return idle, true, l.PutInvalidation(ctx, r.inv)
 			}
 		}
-		r.looks[b.Number]++
-		r.nextLook[b.Number] = now.Add(interval(now.Sub(b.Accepted)))
+		r.nextLook[b.Reference] = now.Add(interval(now.Sub(b.Accepted)))
 		open = true
 	}
 	return wait, open, nil

@@ -98,24 +98,17 @@ func (d *Dispatcher) sweep(ctx context.Context, l *journal.Lease, r *run, now ti
 			}
 		}
 	}
+	// Nobody else may be looking after another invalidation's batch: it may have
+	// been cancelled since.
 	var open []*journal.Batch
 	for _, b := range all {
-		if b.State != journal.Accepted || !r.barrier[b.Reference] {
-			continue
-		}
-		if b.Invalidation() == r.inv.Number {
-			open = append(open, b)
-		} else {
-			r.holding = append(r.holding, "batch "+b.InvalidationID+" of another invalidation")
+		if b.State == journal.Accepted && r.barrier[b.Reference] {
+			open = append(open, r.own(b))
 		}
 	}
 	if len(open) > 0 {
-		own := slices.DeleteFunc(slices.Clone(r.batches), func(b *journal.Batch) bool { return !r.barrier[b.Reference] })
-		wait, _, err := d.look(ctx, l, r, own, now)
+		wait, _, err := d.look(ctx, l, r, open, now)
 		return wait, err
-	}
-	if len(r.holding) > 0 {
-		return wait, nil
 	}
 	state := journal.Completed
 	if len(r.inv.Refused) > 0 || r.inv.Planned != nil && len(r.inv.Planned.Uncovered) > 0 {
@@ -276,4 +269,14 @@ func (d *Dispatcher) refuse(r *run, path, reason string) {
 		ref.Remedy = stem + "*"
 	}
 	r.inv.Refused = append(r.inv.Refused, ref)
+}
+
+// own returns the run's copy of a batch, if it is one of its own.
+func (r *run) own(b *journal.Batch) *journal.Batch {
+	for _, mine := range r.batches {
+		if mine.Reference == b.Reference {
+			return mine
+		}
+	}
+	return b
 }

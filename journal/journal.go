@@ -71,6 +71,10 @@ const (
 	Failed      State = "failed" // stopped by an error that waiting does not mend
 )
 
+// CodePriceGuard is the error code of an invalidation that was not sent since it
+// would have cost more than its limit.
+const CodePriceGuard = "price-guard"
+
 // Ended reports whether nothing more happens by itself.
 func (s State) Ended() bool {
 	return s == Completed || s == Partial || s == Cancelled || s == Failed
@@ -323,11 +327,12 @@ func (j *Journal) RequestCancel(ctx context.Context, id string) (*Invalidation, 
 }
 
 // Reopen lets an invalidation that failed, or could not be followed, go on where
-// it was. One that is over otherwise stays so.
+// it was. One that is over otherwise stays so, and so does one that its price
+// limit stopped: a new one with another limit is a new decision.
 func (j *Journal) Reopen(ctx context.Context, id string) (*Invalidation, error) {
 	return j.change(ctx, id, func(inv *Invalidation) bool {
 		switch {
-		case inv.State == Failed:
+		case inv.State == Failed && inv.ErrorCode != CodePriceGuard:
 			inv.State, inv.Error, inv.ErrorCode, inv.Ended = Sending, "", "", time.Time{}
 		case inv.NotFollowed == "" || inv.State.Ended():
 			return false

@@ -104,8 +104,7 @@ func (a *app) invalidate(ctx context.Context, flags *invalidateFlags, args []str
 		if v.Totals.Price > limit {
 			return overPrice(v.Totals.Price, limit, a.origins["max-price"].Source == config.Default)
 		}
-		// The plan is made anew when it is sent. No limit is 0 to a request.
-		r.MaxPrice = max(limit, 1e-9)
+		r.MaxPrice = &limit // the plan is made anew when it is sent
 	}
 	if ask && v.Totals.Items > 0 {
 		ok, err := a.ask(ctx, fmt.Sprintf("Send %s to %s, for at most %s?", count(v.Totals.Items, "item", "items"), o.id, dollars(v.Totals.Price)))

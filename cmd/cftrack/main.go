@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/cf-invalidation-tracker/cftrack/store/redisstore"
 )
 
 func main() { os.Exit(mainCode()) }
@@ -17,6 +19,7 @@ func main() { os.Exit(mainCode()) }
 func mainCode() int {
 	// A reader that goes away, as head does, is an error of the write, not a death.
 	signal.Ignore(syscall.SIGPIPE)
+	redisstore.DiscardClientLog()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	// The second signal is the system's own: it ends what does not end in time.

@@ -169,7 +169,7 @@ func TestResumeKeepsTheLimit(t *testing.T) {
 		cdn := &instantCDN{}
 		d := dispatch.New(st, "E1", cdn, nil)
 		none := 0
-		r, err := d.Invalidate(t.Context(), dispatch.Request{Selector: selector.Selector{Patterns: []string{"/a"}}, MaxPrice: 0.001, FreePaths: &none})
+		r, err := d.Invalidate(t.Context(), dispatch.Request{Selector: selector.Selector{Patterns: []string{"/a"}}, MaxPrice: new(0.001), FreePaths: &none})
 		if err != nil || r.State != journal.Failed {
 			t.Fatalf("%+v, %v", r, err)
 		}
