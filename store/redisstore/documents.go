@@ -54,11 +54,12 @@ func (s *Store) List(ctx context.Context, distribution, prefix, after string, li
 // prefixEnd returns the first string after all that begin with prefix; there is
 // none after those that begin with 0xff alone.
 func prefixEnd(prefix string) (string, bool) {
-	p := strings.TrimRight(prefix, "\xff")
-	if p == "" {
-		return "", false
+	for n := len(prefix); n > 0; n-- {
+		if c := prefix[n-1]; c < 0xff {
+			return prefix[:n-1] + string([]byte{c + 1}), true
+		}
 	}
-	return p[:len(p)-1] + string([]byte{p[len(p)-1] + 1}), true
+	return "", false
 }
 
 // list reads part after part, or all at once; consistent is false if something
