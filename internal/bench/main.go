@@ -70,9 +70,18 @@ func header(w io.Writer) {
 Written by `+"`go run ./internal/bench -o docs/performance.md`"+` on %s:
 %s, %d cores, %s, %s.
 
-One run, on a machine that may have had other things to do. Compare within a table,
-whose rows ran one after the other, and not with other machines.
-`, time.Now().UTC().Format("2 January 2006"), processor(), runtime.NumCPU(), memory(), runtime.Version())
+The load average was %s when it began; above 1, others were using the machine, and
+single runs of a minute (the embedded store, Redis, access logs) are rough. Compare
+within a table, whose rows ran one after the other, and not with other machines.
+`, time.Now().UTC().Format("2 January 2006"), processor(), runtime.NumCPU(), memory(), runtime.Version(), load())
+}
+
+func load() string {
+	data, err := os.ReadFile("/proc/loadavg")
+	if f := strings.Fields(string(data)); err == nil && len(f) > 0 {
+		return f[0]
+	}
+	return "unknown"
 }
 
 // processor and memory name the machine, where it is Linux.
