@@ -93,7 +93,9 @@ const mask = "xxxxx"
 
 var (
 	userinfo = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9+.-]*:/*[^:]*:)(.+)@`)
-	secrets  = regexp.MustCompile(`(?i)([?&;](?:password|pass|secret|token|auth)=)[^&#;]*`)
+	// hosts is an address without a user whose hosts and ports are such.
+	hosts   = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*:(//)?([^:@/\[\]]*|\[[^\]@/]*\])(:\d+)?(,([^:@/\[\]]*|\[[^\]@/]*\])(:\d+)?)*(/[^@:]*)?$`)
+	secrets = regexp.MustCompile(`(?i)([?&;](?:password|pass|secret|token|auth)=)[^&#;]*`)
 )
 
 // Redact returns an address without the secrets in it. It errs on the side of
@@ -103,7 +105,7 @@ func Redact(address string) string {
 		return address
 	}
 	before, _, _ := strings.Cut(address, "?")
-	if _, err := url.Parse(address); err != nil || strings.Contains(before, "@") {
+	if _, err := url.Parse(address); err != nil || strings.Contains(before, "@") || !hosts.MatchString(before) {
 		address = userinfo.ReplaceAllString(address, "${1}"+mask+"@")
 	}
 	return secrets.ReplaceAllString(address, "${1}"+mask)

@@ -113,6 +113,20 @@ func TestRedactHides(t *testing.T) {
 	})
 }
 
+// A '?' that should have been encoded ends the address early.
+func TestRedactHidesBehindAQuestionMark(t *testing.T) {
+	for _, address := range []string{"redis://:S3CRET:?S3CRET@host", "redis://u:S3CRET?x@host/0", "rediss://:S3?CRET@h"} {
+		if got := Redact(address); strings.Contains(got, "S3") || strings.Contains(got, "CRET") {
+			t.Errorf("%s becomes %s", address, got)
+		}
+	}
+	for _, address := range []string{"redis://host:6379/0?username=a@b", "redis://[::1]:1?username=a@b", "redis://a:1,b:2", "memory:"} {
+		if got := Redact(address); got != address {
+			t.Errorf("%s becomes %s", address, got)
+		}
+	}
+}
+
 // TestRedis opens a real server by its socket.
 func TestRedis(t *testing.T) {
 	binary, err := exec.LookPath("redis-server")
