@@ -528,6 +528,50 @@ func TestKilledBetweenAnyTwoWrites(t *testing.T) {
 	}
 }
 
+// forgetful is a store that carries a write out and says that it is unavailable.
+type forgetful struct {
+	store.Store
+	at atomic.Int64
+}
+
+func (s *forgetful) Commit(ctx context.Context, d string, t store.Transaction) (uint64, error) {
+	v, err := s.Store.Commit(ctx, d, t)
+	if s.at.Add(-1) == 0 && err == nil {
+		return 0, store.ErrUnavailable
+	}
+	return v, err
+}
+
+// The answer to each write in turn is lost: what was written counts all the same.
+func TestWritesWhoseAnswerIsLost(t *testing.T) {
+	for n := int64(1); n <= 12; n++ {
+		inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+			w.record("/a", "/b", "/c", "/d", "/e")
+			r := pattern("/a", "/b", "/c", "/d")
+			r.Batch = 2
+			inv, err := w.dispatcher().Open(t.Context(), r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			st := &forgetful{Store: w.st}
+			st.at.Store(n)
+			rep, err := dispatch.New(st, dist, w.cdn, nil).Drive(t.Context(), inv.ID, dispatch.UntilDone, nil)
+			if err != nil || rep.State != journal.Completed {
+				t.Fatalf("write %d: %+v, %v", n, rep, err)
+			}
+			var all []string
+			for _, s := range w.sent() {
+				all = append(all, s...)
+			}
+			slices.Sort(all)
+			want(t, fmt.Sprintf("write %d: billed", n), all, []string{"/a", "/b", "/c", "/d"})
+			if len(rep.Batches) != len(w.sent()) {
+				t.Errorf("write %d: %d batches for %d calls", n, len(rep.Batches), len(w.sent()))
+			}
+		})
+	}
+}
+
 func TestOldBatchesAreLookedForBeforeTheyAreSentAgain(t *testing.T) {
 	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
 		w.record("/a")

@@ -220,8 +220,12 @@ func (d *Dispatcher) round(ctx context.Context, l *leader) (time.Duration, error
 			return 0, err
 		}
 		w, err := d.advance(ctx, l.lease, r, d.clock.Now())
+		if err != nil {
+			// Somebody changed it, or the answer to a write was lost and it was
+			// changed by that: the journal knows.
+			delete(l.runs, r.inv.Number)
+		}
 		if errors.Is(err, store.ErrConflict) {
-			delete(l.runs, r.inv.Number) // somebody changed it; read it again
 			w, err = 0, nil
 		}
 		if err != nil {

@@ -5,6 +5,7 @@ package dispatch
 
 import (
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/cf-invalidation-tracker/cftrack/cfpath"
@@ -17,17 +18,25 @@ const wildcardsPerBatch = 13
 
 // A pace spreads what one dispatcher sends over time: after each batch it waits
 // until the rates have room for what was sent. It knows of no other sender;
-// what CloudFront answers corrects it.
+// what CloudFront answers corrects it. It is safe for concurrent use: a goroutine
+// that lost the lease may still be at its last call when another leads.
 type pace struct {
+	mu    sync.Mutex
 	free  time.Time // when the next batch may be saved
 	limit int       // items a batch after push-back; 0: none
 }
 
-func (p *pace) wait(now time.Time) time.Duration { return p.free.Sub(now) }
+func (p *pace) wait(now time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.free.Sub(now)
+}
 
 // take splits the queue into what fits the next batch, at least one item, and
 // the rest. A wildcard too many waits; what comes after it need not.
 func (p *pace) take(queue []queued, size int) (next, rest []queued) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	wild := wildcardsPerBatch
 	if p.limit > 0 {
 		size, wild = min(size, p.limit), min(wild, p.limit)
@@ -57,6 +66,8 @@ func (p *pace) sent(now time.Time, items []string, limits plan.Limits) {
 		}
 	}
 	cost := max(float64(len(items)-wild)/limits.ItemsPerSecond, float64(wild)/limits.WildcardsPerSecond)
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	// A hair more than the rate asks for: one that is met to the nanosecond is
 	// missed by whoever counts from the other end.
 	p.free = now.Add(time.Duration(cost*float64(time.Second)) + 10*time.Millisecond)
@@ -70,6 +81,8 @@ func (p *pace) sent(now time.Time, items []string, limits plan.Limits) {
 
 // shrink halves what the next batches may hold. Saved ones never change.
 func (p *pace) shrink() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.limit == 0 {
 		p.limit = 1000
 	}
