@@ -118,7 +118,7 @@ func writeReport(w io.Writer, r *dispatch.Report) {
 			fmt.Fprintf(w, "  and %s more not covered\n", thousands(len(r.Uncovered)-i))
 			break
 		}
-		fmt.Fprintf(w, "  not covered: %s (%s)\n", printable(u.Item), printable(u.Reason))
+		fmt.Fprintf(w, "  not covered: %s (%s)\n", printable(u.Item), printable(whyNot(u.Reason)))
 	}
 	if r.NotFollowed != "" {
 		fmt.Fprintf(w, "  %s\n", printable(r.NotFollowed))

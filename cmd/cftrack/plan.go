@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cf-invalidation-tracker/cftrack/cfpath"
 	"github.com/cf-invalidation-tracker/cftrack/dispatch"
 	"github.com/cf-invalidation-tracker/cftrack/plan"
 	"github.com/cf-invalidation-tracker/cftrack/selector"
@@ -86,6 +87,21 @@ func priceWarning(price, limit float64) plan.Warning {
 		"at %s it is over the limit of %s, and invalidate will not send it; --max-price sets another limit", dollars(price), dollars(limit))}
 }
 
+// whyNot says in a phrase why a path cannot be sent; what is no code is one already.
+func whyNot(reason string) string {
+	switch reason {
+	case cfpath.ReasonTilde:
+		return "CloudFront takes no '~'"
+	case cfpath.ReasonTooLong:
+		return "over 4,000 characters"
+	case cfpath.ReasonTrailingStar:
+		return "it ends in '*', which would be a wildcard"
+	case cfpath.ReasonRefused:
+		return "it has a character that CloudFront refuses"
+	}
+	return reason
+}
+
 // shownItems is how many items of a plan are shown unless all are asked for.
 const shownItems = 20
 
@@ -151,7 +167,7 @@ func writePlan(w interface{ WriteString(string) (int, error) }, st style, id, se
 				line("  and %s more; -v shows all", thousands(n-i))
 				break
 			}
-			line("  %s  (%s)", u.Path, u.Reason)
+			line("  %s  (%s)", u.Path, whyNot(u.Reason))
 			if u.Remedy != "" {
 				line("    %s", st.faint(fmt.Sprintf("%s would cover it, and hit %s beside", u.Remedy, count(u.RemedyCollateral, "other entry", "other entries"))))
 			}
