@@ -223,7 +223,7 @@ func (d *Dispatcher) plan(ctx context.Context, s selector.Selector, o journal.Op
 	p.Plan, err = plan.Compute(d.inputs(ctx, c, cut, now, skip, p), plan.Options{
 		Named: c.Named(), OnlySeen: o.OnlySeen, Exact: o.Exact,
 		Wildcards: o.AssumeComplete || p.Coverage.Complete,
-		Scope:     scope, Doubtful: d.doubtful,
+		Scope:     scope, Doubtful: d.opts.Rules.QueryInDoubt,
 		Price: plan.PriceModel{FreePaths: p.FreePaths}, Limits: d.opts.Limits,
 	})
 	if err == nil && !o.OnlySeen && !o.AssumeComplete && !p.Coverage.Complete {
@@ -286,13 +286,6 @@ func (d *Dispatcher) inputs(ctx context.Context, c *selector.Compiled, cut, now 
 			}
 		}
 	}
-}
-
-// doubtful reports whether AWS leaves open which spelling of a path an
-// invalidation must have: where only some query parameters are in the cache key.
-func (d *Dispatcher) doubtful(path string) bool {
-	_, _, query := cfpath.Split(path)
-	return query && d.opts.Rules.Match(path).Query.Reduces()
 }
 
 // sentThisMonth counts the items accepted in now's calendar month.

@@ -22,9 +22,11 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/cf-invalidation-tracker/cftrack/awscloudfront"
+	"github.com/cf-invalidation-tracker/cftrack/cfpath"
 	"github.com/cf-invalidation-tracker/cftrack/dispatch"
 	"github.com/cf-invalidation-tracker/cftrack/inventory"
 	"github.com/cf-invalidation-tracker/cftrack/journal"
+	"github.com/cf-invalidation-tracker/cftrack/lifetime"
 	"github.com/cf-invalidation-tracker/cftrack/plan"
 	"github.com/cf-invalidation-tracker/cftrack/selector"
 	"github.com/cf-invalidation-tracker/cftrack/simulator"
@@ -982,6 +984,28 @@ func TestADoubtfulSpellingIsFollowedUpOnce(t *testing.T) {
 			t.Fatalf("%+v", rep)
 		}
 		want(t, "left", w.paths(), []string{"/it%27s"})
+	})
+}
+
+// Where only some parameters are in the cache key, AWS does not say how an
+// item must be spelled: what was sent is not forgotten.
+func TestAReducedQueryIsNotForgotten(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		w.record("/a", "/a?x=1")
+		rules := lifetime.DefaultRules()
+		var err error
+		if rules.Default.Query, err = cfpath.ParseQueryRule("include:x"); err != nil {
+			t.Fatal(err)
+		}
+		d := dispatch.New(w.st, dist, w.cdn, &dispatch.Options{Rules: &rules})
+		if rep, err := d.Invalidate(t.Context(), pattern("/a")); err != nil || rep.State != journal.Completed || rep.Items != 2 {
+			t.Fatalf("%+v, %v", rep, err)
+		}
+		want(t, "left", w.paths(), []string{"/a?x=1"})
+		if rep, err := d.Invalidate(t.Context(), pattern("/a*")); err != nil || rep.State != journal.Completed {
+			t.Fatalf("%+v, %v", rep, err)
+		}
+		want(t, "left after a wildcard", w.paths(), []string(nil))
 	})
 }
 

@@ -100,7 +100,7 @@ func (d *Dispatcher) queue(ctx context.Context, l *journal.Lease, r *run, now ti
 			return settled.Sub(now), nil
 		}
 	}
-	own := journal.NewHistory(r.batches, d.doubtful)
+	own := journal.NewHistory(r.batches, d.opts.Rules.QueryInDoubt)
 	p, err := d.plan(ctx, inv.Selector, inv.Options, inv.Cut, now, func(e *inventory.Entry) bool {
 		_, sent := own.PurgedAll(e)
 		return sent
@@ -159,8 +159,7 @@ func (d *Dispatcher) stillClean(ctx context.Context, r *run, items []queued, now
 		if !q.lookedUp || q.item.Kind != cfpath.Wildcard {
 			continue
 		}
-		stem := strings.TrimSuffix(q.item.String(), "*")
-		for e, err := range d.journal.Store().Scan(ctx, d.journal.Distribution(), store.Range{Prefix: stem, Now: now}) {
+		for e, err := range d.journal.Store().Scan(ctx, d.journal.Distribution(), store.Range{Prefix: q.item.Text, Now: now}) {
 			if err != nil {
 				return false, err
 			}
@@ -295,13 +294,13 @@ func (d *Dispatcher) forget(ctx context.Context, l *journal.Lease, r *run, b *jo
 		}
 		switch it.Kind {
 		case cfpath.Tag:
-			tags[strings.ToLower(text[1:])] = true
+			tags[strings.ToLower(it.Text)] = true
 		case cfpath.Path:
-			if it.MatchesSurely(text) && !d.doubtful(text) {
+			if it.MatchesSurely(text) && !d.opts.Rules.QueryInDoubt(text) {
 				conditions = append(conditions, store.Condition{Path: text, Before: before})
 			}
 		case cfpath.Wildcard:
-			rg := store.Range{Prefix: strings.TrimSuffix(text, "*"), Now: d.clock.Now()}
+			rg := store.Range{Prefix: it.Text, Now: d.clock.Now()}
 			for e, err := range d.journal.Store().Scan(ctx, d.journal.Distribution(), rg) {
 				if err != nil {
 					return err

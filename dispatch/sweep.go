@@ -50,7 +50,7 @@ func (d *Dispatcher) sweep(ctx context.Context, l *journal.Lease, r *run, now ti
 	if err != nil {
 		return 0, err
 	}
-	history := journal.NewHistory(all, d.doubtful)
+	history := journal.NewHistory(all, d.opts.Rules.QueryInDoubt)
 	if err := d.reportForLost(ctx, r, lost, history, margin, now); err != nil {
 		return 0, err
 	}

@@ -17,7 +17,6 @@ import (
 type History struct {
 	paths map[string]time.Time // newest send of an exact item
 	stems []stem               // wildcards in byte order of their stems
-	tags  map[string]time.Time
 	doubt func(path string) bool
 }
 
@@ -34,7 +33,7 @@ func NewHistory(batches []*Batch, doubt func(path string) bool) *History {
 	if doubt == nil {
 		doubt = func(string) bool { return false }
 	}
-	h := &History{paths: make(map[string]time.Time), tags: make(map[string]time.Time), doubt: doubt}
+	h := &History{paths: make(map[string]time.Time), doubt: doubt}
 	wild := make(map[string]stem)
 	for _, b := range batches {
 		if !b.Purged() {
@@ -47,16 +46,10 @@ func NewHistory(batches []*Batch, doubt func(path string) bool) *History {
 			}
 			switch it.Kind {
 			case cfpath.Wildcard:
-				s := strings.TrimSuffix(text, "*")
-				if w := wild[s]; b.Sent.After(w.sent) {
-					wild[s] = stem{item: it, sent: b.Sent}
+				if w := wild[it.Text]; b.Sent.After(w.sent) {
+					wild[it.Text] = stem{item: it, sent: b.Sent}
 				}
-			case cfpath.Tag:
-				t := strings.ToLower(text[1:])
-				if b.Sent.After(h.tags[t]) {
-					h.tags[t] = b.Sent
-				}
-			default:
+			case cfpath.Path:
 				if b.Sent.After(h.paths[text]) {
 					h.paths[text] = b.Sent
 				}
@@ -95,7 +88,7 @@ func (h *History) Purged(path string) (time.Time, bool) {
 	}
 	// The last stem not after path is path's closest candidate; all others that
 	// path begins with are among its parents.
-	i := sort.Search(len(h.stems), func(i int) bool { return h.stem(i) > path }) - 1
+	i := sort.Search(len(h.stems), func(i int) bool { return h.stems[i].item.Text > path }) - 1
 	for ; i >= 0; i = h.stems[i].parent {
 		if s := &h.stems[i]; s.sent.After(at) && s.item.MatchesSurely(path) {
 			at = s.sent
@@ -112,14 +105,12 @@ func (h *History) PurgedAll(e *inventory.Entry) (time.Time, bool) {
 	}
 	var at time.Time
 	for i := range h.stems {
-		if s := &h.stems[i]; strings.HasPrefix(e.Path, h.stem(i)) && s.sent.After(at) && s.item.MatchesSurely(e.Path+"x") {
+		if s := &h.stems[i]; strings.HasPrefix(e.Path, s.item.Text) && s.sent.After(at) && s.item.MatchesSurely(e.Path+"x") {
 			at = s.sent
 		}
 	}
 	return at, !at.IsZero()
 }
-
-func (h *History) stem(i int) string { return strings.TrimSuffix(h.stems[i].item.String(), "*") }
 
 // Settles reports whether content of path that was on its way until end, give
 // or take margin, has surely been purged since.

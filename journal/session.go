@@ -74,12 +74,11 @@ type Gap struct {
 
 // Causes of gaps.
 const (
-	CauseLost       = "recorder-lost"    // a session ended without closing
-	CauseFull       = "buffer-full"      // a recorder could not hold what it sighted
-	CauseStoreLost  = "store-lost-data"  // the store came back empty
-	CauseStoreBack  = "store-went-back"  // the store came back with older data
-	CauseStoreEvict = "store-may-evict"  // the store drops data when memory is short
-	CauseUnexpired  = "tracking-too-new" // older copies may be cached from before tracking
+	CauseLost       = "recorder-lost"   // a session ended without closing
+	CauseFull       = "buffer-full"     // a recorder could not hold what it sighted
+	CauseStoreLost  = "store-lost-data" // the store came back empty
+	CauseStoreBack  = "store-went-back" // the store came back with older data
+	CauseStoreEvict = "store-may-evict" // the store drops data when memory is short
 )
 
 // A Tracking is since when there have been recorders.

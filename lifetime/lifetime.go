@@ -229,6 +229,15 @@ func (r *Rules) Of(path string, resp Response) Verdict {
 	return r.verdict(ttl, stale, why)
 }
 
+// QueryInDoubt tells of a path with a query whether AWS leaves open how an
+// invalidation must spell it: where only some of its parameters are in the cache
+// key, AWS says neither that all belong in the item nor that only those do.
+// https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/invalidation-specifying-objects.html
+func (r *Rules) QueryInDoubt(path string) bool {
+	_, _, query := cfpath.Split(path)
+	return query && r.Match(path).Query.Reduces()
+}
+
 // Unknown is the verdict on a response of which only the path is known: the
 // maximum TTL of the behaviour in every tier. That the response may have allowed
 // CloudFront to serve it stale for longer is not counted; whoever allows that and

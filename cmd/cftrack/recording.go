@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/cf-invalidation-tracker/cftrack/accesslog"
-	"github.com/cf-invalidation-tracker/cftrack/cfpath"
 	"github.com/cf-invalidation-tracker/cftrack/dispatch"
 	"github.com/cf-invalidation-tracker/cftrack/inventory"
 	"github.com/cf-invalidation-tracker/cftrack/journal"
@@ -50,10 +49,7 @@ func newRecording(ctx context.Context, o *opened) (*recording, error) {
 		return nil, err
 	}
 	if len(batches) > 0 {
-		r.history = journal.NewHistory(batches, func(path string) bool {
-			_, _, query := cfpath.Split(path)
-			return query && o.rules.Match(path).Query.Reduces()
-		})
+		r.history = journal.NewHistory(batches, o.rules.QueryInDoubt)
 	}
 	return r, nil
 }
