@@ -51,7 +51,7 @@ var owners = map[string][]string{
 	"github.com/redis":         {"./store/redisstore"},
 	"golang.org/x/sys":         {"./store/filestore"},
 	"github.com/klauspost":     {"./accesslog"},
-	"github.com/goccy/go-yaml": {"./internal/config"},
+	"github.com/goccy/go-yaml": {"./internal/config", "./simulator"},
 	"github.com/spf13":         {"./cmd/cftrack", "./internal/config"},
 	"github.com/schollz":       {"./cmd/cftrack"},
 	"golang.org/x/term":        {"./cmd/cftrack"},
