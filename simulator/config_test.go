@@ -129,7 +129,7 @@ func TestConfigErrors(t *testing.T) {
 		{ok + "CacheTagConfig: {HeaderName: 'a b'}\n", "2:30", `"a b" is none`},
 		{ok + "CachePolicies: [{Id: x, CachePolicyConfig: {ParametersInCacheKeyAndForwardedToOrigin: {HeadersConfig: {HeaderBehavior: all}}}}]\n", "2:120", "whitelist"},
 		{ok + ok, "2:1", "already defined"},
-		{ok + "CachePolicies: [{Id: x, CachePolicyConfig: {ParametersInCacheKeyAndForwardedToOrigin: {QueryStringsConfig: {QueryStringBehavior: whitelist, QueryStrings: [a&b]}}}}]\n", "2:109", "no '&'"},
+		{ok + "CachePolicies: [{Id: x, CachePolicyConfig: {ParametersInCacheKeyAndForwardedToOrigin: {QueryStringsConfig: {QueryStringBehavior: whitelist, QueryStrings: [a&b]}}}}]\n", "2:155", "no '&'"},
 	} {
 		_, err := LoadConfig(strings.NewReader(row.text), "f")
 		var ce *ConfigError
