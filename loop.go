@@ -329,7 +329,7 @@ func (t *Tracker) read(ctx context.Context) error {
 	}
 	for _, inv := range invs {
 		k := &known{number: inv.Number, cut: inv.Cut}
-		if c, err := inv.Selector.Compile(); err == nil {
+		if c, err := inv.Compile(); err == nil {
 			k.may = c.MaySelect
 		} else {
 			t.log.Warn("cannot read the selector of an invalidation; it counts as selecting everything",

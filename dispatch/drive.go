@@ -295,7 +295,7 @@ func (d *Dispatcher) refresh(ctx context.Context, l *leader) ([]*run, error) {
 		r := l.runs[inv.Number]
 		if r == nil {
 			r = &run{nextLook: make(map[string]time.Time), lost: make(map[string]bool)}
-			if r.sel, err = inv.Selector.Compile(); err != nil {
+			if r.sel, err = inv.Compile(); err != nil {
 				return nil, fmt.Errorf("invalidation %s: %w", inv.ID, err)
 			}
 			if r.batches, err = d.journal.Batches(ctx, inv.Number); err != nil {

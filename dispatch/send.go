@@ -209,7 +209,8 @@ func (d *Dispatcher) send(ctx context.Context, l *journal.Lease, r *run, b *jour
 		}
 		return r.backOff(now, err, d.opts.Random()), nil
 	case (k == BadItem || k == TooLarge) && len(b.Items) > 1:
-		halves, e := l.Split(ctx, r.inv, b, err.Error(), now, [2]string{d.opts.Random(), d.opts.Random()})
+		mid := len(b.Items) / 2
+		halves, e := l.Replace(ctx, r.inv, b, err.Error(), now, [][]string{b.Items[:mid:mid], b.Items[mid:]}, d.opts.Random)
 		if e != nil {
 			return 0, e
 		}

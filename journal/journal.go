@@ -21,6 +21,10 @@
 //	gap/ID          a stretch of time in which sightings may be missing
 //	track           since when there have been recorders
 //	lease           which dispatcher leads
+//	windows         what CloudFront was seen to let be in progress
+//
+// Beside them, under no distribution, account/NAME is what all distributions of
+// an AWS account share.
 package journal
 
 import (
@@ -40,6 +44,8 @@ const (
 	keyHead  = "head"
 	keyTrack = "track"
 	keyLease = "lease"
+
+	keyWindows = "windows"
 
 	dirInvalidations = "inv/"
 	dirBatches       = "bat/"
@@ -71,9 +77,21 @@ const (
 	Failed      State = "failed" // stopped by an error that waiting does not mend
 )
 
-// CodePriceGuard is the error code of an invalidation that was not sent since it
-// would have cost more than its limit.
-const CodePriceGuard = "price-guard"
+// Error codes of invalidations that a guard stopped before anything was sent, or
+// that cannot be read.
+const (
+	CodePriceGuard = "price-guard"
+	// CodeBudget: it would have cost more than is left of the month's budget.
+	CodeBudget = "budget"
+	// CodeUnreadable: the selector is of a newer version, or damaged.
+	CodeUnreadable = "unreadable"
+)
+
+// Stopped reports whether a guard stopped it: going on would send what somebody
+// set a limit against.
+func (inv *Invalidation) Stopped() bool {
+	return inv.State == Failed && (inv.ErrorCode == CodePriceGuard || inv.ErrorCode == CodeBudget)
+}
 
 // Ended reports whether nothing more happens by itself.
 func (s State) Ended() bool {
@@ -102,6 +120,11 @@ type Invalidation struct {
 	Batches int `json:"batches"`
 	// FollowUps counts the items sent for stragglers.
 	FollowUps int `json:"follow_ups"`
+	// Saved is what needed not be sent, since other invalidations sent it.
+	Saved Saving `json:"saved,omitzero"`
+	// Repeat is when the items go out once more; zero if they do not, or until
+	// everything else is done.
+	Repeat time.Time `json:"repeat,omitzero"`
 	// Refused are items that CloudFront did not take.
 	Refused []Refusal `json:"refused,omitempty"`
 	// NotFollowed says why completion could not be watched.
@@ -113,7 +136,48 @@ type Invalidation struct {
 	ErrorCode string    `json:"error_code,omitempty"`
 	Ended     time.Time `json:"ended,omitzero"`
 
-	version uint64
+	version    uint64
+	raw        json.RawMessage // the selector, where it cannot be read
+	unreadable error
+}
+
+// Compile compiles the selector. One that cannot be read is an error: whoever
+// judges sightings must take it to select everything.
+func (inv *Invalidation) Compile() (*selector.Compiled, error) {
+	if inv.unreadable != nil {
+		return nil, fmt.Errorf("journal: the selector of %s cannot be read, it is damaged or of a newer version: %w", inv.ID, inv.unreadable)
+	}
+	return inv.Selector.Compile()
+}
+
+// UnmarshalJSON implements [json.Unmarshaler]. A selector that cannot be decoded
+// stands in the way of [Invalidation.Compile] alone: one invalidation must not hide
+// the others.
+func (inv *Invalidation) UnmarshalJSON(data []byte) error {
+	type plain Invalidation
+	d := struct {
+		*plain
+		Selector json.RawMessage `json:"selector"`
+	}{plain: (*plain)(inv)}
+	if err := json.Unmarshal(data, &d); err != nil || d.Selector == nil {
+		return err
+	}
+	if inv.unreadable = json.Unmarshal(d.Selector, &inv.Selector); inv.unreadable != nil {
+		inv.Selector, inv.raw = selector.Selector{}, d.Selector
+	}
+	return nil
+}
+
+// MarshalJSON implements [json.Marshaler]; it keeps a selector that could not be read.
+func (inv *Invalidation) MarshalJSON() ([]byte, error) {
+	type plain Invalidation
+	if inv.raw == nil {
+		return json.Marshal((*plain)(inv))
+	}
+	return json.Marshal(struct {
+		*plain
+		Selector json.RawMessage `json:"selector"`
+	}{(*plain)(inv), inv.raw})
 }
 
 // Options are the choices an invalidation was opened with; they do not change.
@@ -129,6 +193,18 @@ type Options struct {
 	MaxPrice float64 `json:"max_price"`
 	// FreePaths left this month; negative: as far as the journal knows.
 	FreePaths int `json:"free_paths"`
+	// EntriesPerMinute is how many entries may be invalidated a minute; 0: no limit.
+	EntriesPerMinute int `json:"entries_per_minute,omitempty"`
+	// RepeatAfter is how long after completion the items go out once more; 0: never.
+	RepeatAfter time.Duration `json:"repeat_after,omitempty"`
+}
+
+// A Saving is what an invalidation did not send, since batches of others that were
+// under way did: entries, at least so many items, and what these would have cost.
+type Saving struct {
+	Entries int     `json:"entries"`
+	Items   int     `json:"items"`
+	Price   float64 `json:"price"`
 }
 
 // Planned is what a plan came to when it was made for sending.
@@ -169,6 +245,7 @@ type Batch struct {
 	Items     []string  `json:"items"`
 	Sent      time.Time `json:"sent"`
 	FollowUp  bool      `json:"follow_up,omitempty"`
+	Repeat    bool      `json:"repeat,omitempty"` // once more, as --repeat-after asks
 
 	State          BatchState `json:"state"`
 	InvalidationID string     `json:"invalidation_id,omitempty"`
@@ -327,12 +404,12 @@ func (j *Journal) RequestCancel(ctx context.Context, id string) (*Invalidation, 
 }
 
 // Reopen lets an invalidation that failed, or could not be followed, go on where
-// it was. One that is over otherwise stays so, and so does one that its price
-// limit stopped: a new one with another limit is a new decision.
+// it was. One that is over otherwise stays so, and so does one that a guard
+// stopped: a new one with another limit is a new decision.
 func (j *Journal) Reopen(ctx context.Context, id string) (*Invalidation, error) {
 	return j.change(ctx, id, func(inv *Invalidation) bool {
 		switch {
-		case inv.State == Failed && inv.ErrorCode != CodePriceGuard:
+		case inv.State == Failed && !inv.Stopped():
 			inv.State, inv.Error, inv.ErrorCode, inv.Ended = Sending, "", "", time.Time{}
 		case inv.NotFollowed == "" || inv.State.Ended():
 			return false

@@ -20,10 +20,11 @@ import (
 //
 // A Lease is for one goroutine.
 type Lease struct {
-	j       *Journal
-	holder  string
-	until   time.Time
-	version uint64
+	j        *Journal
+	holder   string
+	until    time.Time
+	tookOver bool
+	version  uint64
 }
 
 type leaseDoc struct {
@@ -48,7 +49,7 @@ func (j *Journal) Acquire(ctx context.Context, holder string, now time.Time, d t
 	if v != 0 && cur.Holder != holder && now.Before(cur.Until) {
 		return nil, Holding(cur), nil
 	}
-	l := &Lease{j: j, holder: holder, until: now.Add(d), version: v}
+	l := &Lease{j: j, holder: holder, until: now.Add(d), tookOver: v != 0 && cur.Holder != holder, version: v}
 	l.version, err = j.commit(ctx, []store.Requirement{{Key: keyLease, Version: v}},
 		put(keyLease, leaseDoc{holder, l.until}))
 	if errors.Is(err, store.ErrConflict) {
@@ -62,6 +63,10 @@ func (j *Journal) Acquire(ctx context.Context, holder string, now time.Time, d t
 
 // Until is when the lease runs out.
 func (l *Lease) Until() time.Time { return l.until }
+
+// TookOver reports whether the lease was another's and ran out: that holder may
+// not know yet, and still make a call.
+func (l *Lease) TookOver() bool { return l.tookOver }
 
 // Renew extends the lease to now+d.
 func (l *Lease) Renew(ctx context.Context, now time.Time, d time.Duration) error {
@@ -81,21 +86,25 @@ func (l *Lease) SaveBatch(ctx context.Context, inv *Invalidation, b *Batch, rand
 	return l.saveBatches(ctx, inv, nil, []*Batch{b}, []string{random})
 }
 
-// Split closes a batch that CloudFront refuses and saves its two halves, in one
-// write. The halves are unsent as far as the journal knows.
-func (l *Lease) Split(ctx context.Context, inv *Invalidation, b *Batch, reason string, now time.Time, random [2]string) ([]*Batch, error) {
-	mid := len(b.Items) / 2
-	halves := []*Batch{
-		{Items: b.Items[:mid:mid], Sent: now, FollowUp: b.FollowUp},
-		{Items: b.Items[mid:], Sent: now, FollowUp: b.FollowUp},
+// Replace closes a batch that CloudFront refuses and saves one for each list of
+// items in its place, in one write; no lists drop it. They are unsent as far as the
+// journal knows. The caller has made sure that the closed batch is not accepted
+// any more, whoever sends it.
+func (l *Lease) Replace(ctx context.Context, inv *Invalidation, b *Batch, reason string, now time.Time, items [][]string,
+	random func() string) ([]*Batch, error) {
+	var batches []*Batch
+	var words []string
+	for _, list := range items {
+		batches = append(batches, &Batch{Items: list, Sent: now, FollowUp: b.FollowUp, Repeat: b.Repeat})
+		words = append(words, random())
 	}
 	closed := *b
 	closed.State, closed.Error = BatchRefused, reason
-	err := l.saveBatches(ctx, inv, &closed, halves, random[:])
+	err := l.saveBatches(ctx, inv, &closed, batches, words)
 	if err == nil {
 		*b = closed
 	}
-	return halves, err
+	return batches, err
 }
 
 func (l *Lease) saveBatches(ctx context.Context, inv *Invalidation, closed *Batch, batches []*Batch, random []string) error {

@@ -216,13 +216,24 @@ func (m PriceModel) Of(n int) float64 {
 }
 
 // Limits are what CloudFront accepts and how long it takes. A zero field is the
-// documented default: 150 paths or tags and one wildcard a second
-// (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/cloudfront-limits.html), and
-// 25 s to complete, which AWS announced for 95 of 100.
+// default: 150 paths or tags and one wildcard a second
+// (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/cloudfront-limits.html);
+// 3,000 paths or tags and 15 wildcards in progress, the quotas before those
+// (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/InvalidationLimits.html); two calls of the
+// API a second, for which AWS states no quota; and 25 s to complete, which AWS announced
+// for 95 of 100. Wildcards count among the items of a second as well, since AWS does
+// not say that they do not.
 type Limits struct {
 	ItemsPerSecond     float64
 	WildcardsPerSecond float64
-	CompletionSeconds  float64
+	CallsPerSecond     float64
+	// Burst is how many seconds' worth of either rate may go out at once, and so
+	// how much a request may hold; default 1.
+	Burst float64
+	// ItemsInProgress and WildcardsInProgress are the quotas for a distribution;
+	// negative: there is none.
+	ItemsInProgress, WildcardsInProgress int
+	CompletionSeconds                    float64
 }
 
 // WithDefaults returns the limits with nothing left zero.
@@ -234,20 +245,66 @@ func (l Limits) WithDefaults() Limits {
 	}
 	set(&l.ItemsPerSecond, 150)
 	set(&l.WildcardsPerSecond, 1)
+	set(&l.CallsPerSecond, 2)
+	set(&l.Burst, 1)
 	set(&l.CompletionSeconds, 25)
+	if l.ItemsInProgress == 0 {
+		l.ItemsInProgress = 3000
+	}
+	if l.WildcardsInProgress == 0 {
+		l.WildcardsInProgress = 15
+	}
 	return l
 }
 
-// Seconds is how long so many items take: until the last is sent, the two rates
-// running beside each other and the first of each kind going out at once, and then
-// until it completes.
+// leftToPeople is how many wildcards in progress are not for programs: of the
+// fifteen there were, somebody at the console wants some.
+const leftToPeople = 2
+
+// Windows returns how many items other than wildcards, and how many wildcards, may
+// be in progress; MaxInt where there is no limit.
+func (l Limits) Windows() (others, wildcards int) {
+	l = l.WithDefaults()
+	others, wildcards = l.ItemsInProgress, l.WildcardsInProgress
+	if wildcards > leftToPeople {
+		wildcards -= leftToPeople
+	}
+	if others < 0 {
+		others = math.MaxInt
+	}
+	if wildcards < 0 {
+		wildcards = math.MaxInt
+	}
+	return others, wildcards
+}
+
+// Seconds is how long so many items take: until the last is sent, and then until
+// it completes. The first second's worth goes out at once. Where what may be in
+// progress is the narrower limit, each window's worth waits for the one before it to
+// complete.
 func (l Limits) Seconds(others, wildcards int) float64 {
 	if others <= 0 && wildcards <= 0 {
 		return 0
 	}
 	l = l.WithDefaults()
-	send := max(0, float64(others-1)/l.ItemsPerSecond, float64(wildcards-1)/l.WildcardsPerSecond)
+	o, w := l.Windows()
+	send := max(l.sending(others, l.ItemsPerSecond, o), l.sending(wildcards, l.WildcardsPerSecond, w))
+	if others > 0 && wildcards > 0 { // wildcards count in both rates
+		send = max(send, l.sending(others+wildcards, l.ItemsPerSecond, math.MaxInt))
+	}
 	return math.Round((send+l.CompletionSeconds)*1e3) / 1e3
+}
+
+// sending is how long it takes until the last of n is sent. They go out in requests
+// of what the burst holds.
+func (l Limits) sending(n int, rate float64, window int) float64 {
+	if n <= 0 {
+		return 0
+	}
+	request := max(1, int(rate*l.Burst))
+	at := func(n int) float64 { return float64(max(0, n-request)) / rate }
+	rounds := (n - 1) / window
+	return max(at(n), float64(rounds)*l.CompletionSeconds+at(n-rounds*window))
 }
 
 // Compute plans for the inventory that in yields: all of it, in strict byte

@@ -244,7 +244,7 @@ func TestTotals(t *testing.T) {
 		t.Errorf("%+v, want %+v", p.Totals, want)
 	}
 	alternatives := []Alternative{
-		{Name: EveryPath, Items: 5, Price: 0.02, Seconds: 25.027},
+		{Name: EveryPath, Items: 5, Price: 0.02, Seconds: 25},
 		{Name: Everything, Items: 1, Collateral: 3, Seconds: 25},
 	}
 	if !slices.Equal(p.Alternatives, alternatives) {
@@ -272,10 +272,16 @@ func TestLimitsAndPrice(t *testing.T) {
 		{Limits{}, 0, 0, 0},
 		{Limits{}, 1, 0, 25},
 		{Limits{}, 1, 1, 25},
-		{Limits{}, 301, 0, 27},
-		{Limits{}, 301, 61, 85},
-		{Limits{ItemsPerSecond: 1, WildcardsPerSecond: 0.5, CompletionSeconds: 1}, 5, 3, 5},
-		{Limits{ItemsPerSecond: -1}, 151, 0, 26},
+		{Limits{}, 300, 0, 26},
+		{Limits{}, 450, 0, 27},
+		{Limits{}, 3000, 0, 44},
+		{Limits{}, 3150, 0, 50}, // the last 150 wait for the first to complete
+		{Limits{ItemsInProgress: -1}, 3150, 0, 45},
+		{Limits{Burst: 7}, 1050, 0, 25},
+		{Limits{}, 300, 61, 133}, // 13 wildcards at a time, five times
+		{Limits{WildcardsInProgress: -1}, 300, 61, 85},
+		{Limits{ItemsPerSecond: 1, WildcardsPerSecond: 0.5, CompletionSeconds: 1}, 5, 3, 8}, // wildcards are items too
+		{Limits{ItemsPerSecond: -1}, 300, 0, 26},
 	} {
 		if got := tt.l.Seconds(tt.o, tt.w); got != tt.expect {
 			t.Errorf("%+v, %d and %d: %v s, want %v", tt.l, tt.o, tt.w, got, tt.expect)

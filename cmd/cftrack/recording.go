@@ -122,7 +122,7 @@ func (r *recording) report(ctx context.Context) error {
 		}
 		c := r.selectors[inv.Number]
 		if c == nil {
-			if c, err = inv.Selector.Compile(); err != nil {
+			if c, err = inv.Compile(); err != nil {
 				return fmt.Errorf("invalidation %s: %w", inv.ID, err)
 			}
 			r.selectors[inv.Number] = c

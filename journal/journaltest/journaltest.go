@@ -6,6 +6,7 @@
 package journaltest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -30,6 +31,8 @@ func Run(t *testing.T, open func(testing.TB) store.Store) {
 		{"LeaseIsForOne", leaseIsForOne},
 		{"ABatchIsCountedAndSavedInOneWrite", aBatchIsCountedAndSavedInOneWrite},
 		{"ReopenOnlyWhatCanGoOn", reopenOnlyWhatCanGoOn},
+		{"AccountsAreWrittenByCompareAndWrite", accountsAreWrittenByCompareAndWrite},
+		{"AnUnreadableSelectorHidesNoOther", anUnreadableSelectorHidesNoOther},
 		{"SessionProtocol", sessionProtocol},
 		{"ASessionNoticesThatItWasRemoved", aSessionNoticesThatItWasRemoved},
 	} {
@@ -163,7 +166,9 @@ func aBatchIsCountedAndSavedInOneWrite(t *testing.T, j *journal.Journal) {
 		t.Fatal(inv, err)
 	}
 
-	halves, err := l.Split(t.Context(), inv, b, "InvalidArgument", t0, [2]string{"y", "z"})
+	words := []string{"y", "z"}
+	random := func() string { w := words[0]; words = words[1:]; return w }
+	halves, err := l.Replace(t.Context(), inv, b, "InvalidArgument", t0, [][]string{b.Items[:1], b.Items[1:]}, random)
 	if err != nil || len(halves) != 2 {
 		t.Fatal(halves, err)
 	}
@@ -180,6 +185,95 @@ func aBatchIsCountedAndSavedInOneWrite(t *testing.T, j *journal.Journal) {
 	}
 	if got[1].Reference == got[2].Reference || got[1].Reference == got[0].Reference {
 		t.Error("a reference was used twice")
+	}
+}
+
+func accountsAreWrittenByCompareAndWrite(t *testing.T, j *journal.Journal) {
+	ctx := t.Context()
+	a, err := j.ReadAccount(ctx, "a")
+	if err != nil || a.Known() {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	late := *a
+	a.Items.Tokens, a.Items.Share = 7, 0.5
+	if err := j.WriteAccount(ctx, "a", a); err != nil || !a.Known() {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	a.Sent = 3
+	if err := j.WriteAccount(ctx, "a", a); err != nil { // what was written can be written again
+		t.Fatal(err)
+	}
+	if err := j.WriteAccount(ctx, "a", &late); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("somebody who had read it before the others wrote over them: %v", err)
+	}
+	// It belongs to no distribution, and accounts do not see each other.
+	other := journal.Open(j.Store(), "E2")
+	if got, err := other.ReadAccount(ctx, "a"); err != nil || got.Items.Tokens != 7 || got.Items.Share != 0.5 || got.Sent != 3 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for _, name := range []string{"", "a2", "A"} {
+		if got, err := j.ReadAccount(ctx, name); err != nil || got.Known() {
+			t.Errorf("account %q: %+v, %v", name, got, err)
+		}
+	}
+
+	w := &journal.Windows{Items: journal.Learned{Share: 0.25, Since: t0}}
+	old, l := lease(t, j, "old", t0), lease(t, j, "new", t0.Add(time.Minute))
+	if err := old.PutWindows(ctx, w); !errors.Is(err, journal.ErrLeaseLost) {
+		t.Errorf("windows written without the lease: %v", err)
+	}
+	if err := l.PutWindows(ctx, w); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := j.Windows(ctx); err != nil || got.Items.Share != 0.25 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if old.TookOver() || !l.TookOver() {
+		t.Error("a lease that ran out was taken over, one that nobody had was not")
+	}
+	if err := l.Release(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if lease(t, j, "next", t0).TookOver() {
+		t.Error("what was released is not taken over")
+	}
+}
+
+// A selector of a newer version, or damaged, keeps nobody from the others.
+func anUnreadableSelectorHidesNoOther(t *testing.T, j *journal.Journal) {
+	ctx := t.Context()
+	create(t, j, "/a")
+	create(t, j, "/b")
+	docs, err := j.Store().List(ctx, j.Distribution(), "inv/", "", 0)
+	if err != nil || len(docs) != 2 {
+		t.Fatalf("%d documents, %v", len(docs), err)
+	}
+	broken := bytes.Replace(docs[0].Value, []byte(`"patterns":["/a"]`), []byte(`"patterns":{"new":"form"}`), 1)
+	if bytes.Equal(broken, docs[0].Value) {
+		t.Fatalf("%s", docs[0].Value)
+	}
+	if _, err := j.Store().Commit(ctx, j.Distribution(), store.Transaction{Put: []store.Put{{Key: docs[0].Key, Value: broken}}}); err != nil {
+		t.Fatal(err)
+	}
+	invs, err := j.Invalidations(ctx, 0)
+	if err != nil || len(invs) != 2 || invs[1].Selector.Patterns[0] != "/b" {
+		t.Fatalf("%v, %v", invs, err)
+	}
+	if _, err := invs[0].Compile(); err == nil {
+		t.Error("what cannot be read was compiled")
+	}
+	if _, err := invs[1].Compile(); err != nil {
+		t.Error(err)
+	}
+	// Writing down what became of it keeps the selector for whoever can read it.
+	l := lease(t, j, "a", t0)
+	invs[0].State = journal.Failed
+	if err := l.PutInvalidation(ctx, invs[0]); err != nil {
+		t.Fatal(err)
+	}
+	if docs, err = j.Store().List(ctx, j.Distribution(), "inv/", "", 0); err != nil ||
+		!bytes.Contains(docs[0].Value, []byte(`{"new":"form"}`)) || !bytes.Contains(docs[0].Value, []byte(`"failed"`)) {
+		t.Errorf("%s, %v", docs[0].Value, err)
 	}
 }
 
