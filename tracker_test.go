@@ -675,11 +675,9 @@ func TestALostSession(t *testing.T) {
 				s.Fatal(err)
 			}
 		}, journal.CauseStoreBack},
-		{"declared dead", func(s *site, old store.Document) {
-			if err := s.j.PutGaps(s.Context(), journal.Gap{ID: s.session().ID, Accepted: "replaced", Cause: journal.CauseLost}); err != nil {
-				s.Fatal(err)
-			}
-			if _, err := s.st.Commit(s.Context(), dist, store.Transaction{Delete: []string{old.Key}}); err != nil {
+		{"declared dead", func(s *site, _ store.Document) {
+			id := s.session().ID
+			if _, err := s.j.Accept(s.Context(), id, "replaced", "ada", time.Now().Add(time.Minute)); err != nil {
 				s.Fatal(err)
 			}
 		}, ""},

@@ -229,6 +229,9 @@ func (d *Dispatcher) plan(ctx context.Context, s selector.Selector, o journal.Op
 	if err == nil && !o.OnlySeen && !o.AssumeComplete && !p.Coverage.Complete {
 		p.unsendable(c)
 	}
+	if err == nil {
+		p.warnOfGaps()
+	}
 	return p, err
 }
 

@@ -965,6 +965,53 @@ func TestADeadRecorderIsSpokenFor(t *testing.T) {
 	})
 }
 
+// Declaring a recorder dead in the middle does not take away what it owes.
+func TestARecorderDeclaredDeadIsSpokenFor(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		w.session("dead", nil)
+		w.record("/a")
+		d := w.dispatcher()
+		w.goWrong(func(op string, items []string) *simulator.Fault {
+			if op == simulator.CreateInvalidation && len(w.sent()) == 0 {
+				w.recordAt(time.Now(), "/a") // flushed, and not reported any more
+				if _, err := d.Journal().Accept(t.Context(), "dead", "killed", "ada", time.Now().Add(time.Minute)); err != nil {
+					t.Error(err)
+				}
+			}
+			return nil
+		})
+		rep := w.invalidate(pattern("/a"))
+		if rep.State != journal.Completed || rep.FollowUps != 1 {
+			t.Fatalf("%+v", rep)
+		}
+		want(t, "sent", w.sent(), [][]string{{"/a"}, {"/a"}})
+		w.goWrong(nil)
+		if rep := w.invalidate(pattern("/a")); rep.FollowUps != 0 {
+			t.Errorf("spoken for again: %+v", rep)
+		}
+	})
+}
+
+func TestAPlanNamesItsGaps(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		w.session("dead", nil)
+		w.record("/a")
+		time.Sleep(time.Minute)
+		for named, warned := range map[string]bool{"/a": true, "/a*": false} {
+			p, err := w.dispatcher().Plan(t.Context(), pattern(named))
+			if err != nil {
+				t.Fatal(err)
+			}
+			has := slices.ContainsFunc(p.Warnings, func(x plan.Warning) bool {
+				return x.Code == dispatch.WarnGap && strings.Contains(x.Message, "web dead")
+			})
+			if has != warned {
+				t.Errorf("%s: %+v", named, p.Warnings)
+			}
+		}
+	})
+}
+
 func TestADoubtfulSpellingIsFollowedUpOnce(t *testing.T) {
 	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
 		w.session("dead", nil)

@@ -46,6 +46,16 @@ func (d *Dispatcher) sweep(ctx context.Context, l *journal.Lease, r *run, now ti
 			r.holding = append(r.holding, "recorder "+s.Recorder)
 		}
 	}
+	// After the sessions: one that is declared dead moves from there to here.
+	gaps, err := d.journal.Gaps(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, g := range gaps {
+		if g.Owes(r.inv.Number) {
+			lost = append(lost, &journal.Session{ID: g.ID})
+		}
+	}
 	all, err := d.relevant(ctx, r)
 	if err != nil {
 		return 0, err

@@ -4,6 +4,7 @@
 package journal
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -21,6 +22,8 @@ type Coverage struct {
 	Complete bool
 	// Gaps are those that can still matter.
 	Gaps []Gap
+	// Accepted are the gaps that would be among them, had nobody accepted them.
+	Accepted []Gap
 	// From is the instant at which it becomes complete by waiting alone; zero if
 	// waiting does not help.
 	From time.Time
@@ -30,6 +33,8 @@ type Coverage struct {
 	Scope []string
 	// Sessions counts the recorders that are live.
 	Sessions int
+	// Longest is the longest lifetime that it was computed with.
+	Longest time.Duration
 }
 
 // A Knowledge is all that the coverage is computed from.
@@ -62,54 +67,70 @@ func ComputeCoverage(k Knowledge, now time.Time, longest time.Duration) Coverage
 	c.Since = k.Tracking.Since
 	whole := wholePurge(k, c.Scope)
 
+	c.Longest = longest
 	for _, g := range k.Gaps {
-		if g.Accepted == "" && g.matters(now, longest, whole) {
+		switch {
+		case !g.matters(now, longest, whole):
+		case g.Accepted == "":
 			c.Gaps = append(c.Gaps, *g)
+		default:
+			c.Accepted = append(c.Accepted, *g)
 		}
 	}
 	for _, s := range k.Sessions {
-		if s.Lost(now) {
-			g := Gap{ID: s.ID, From: s.Flushed, Cause: CauseLost, Recorder: s.Recorder}
+		if g := s.gap(now); s.Lost(now) && g.matters(now, longest, whole) {
 			c.Gaps = append(c.Gaps, g)
 		}
 	}
 	if k.Evicts != "" {
 		c.Gaps = append(c.Gaps, Gap{ID: CauseStoreEvict, From: c.Since, Cause: CauseStoreEvict, Recorder: k.Evicts})
 	}
-	slices.SortFunc(c.Gaps, func(a, b Gap) int {
-		if d := a.From.Compare(b.From); d != 0 {
-			return d
-		}
-		return strings.Compare(a.ID, b.ID)
-	})
+	for _, gaps := range [][]Gap{c.Gaps, c.Accepted} {
+		slices.SortFunc(gaps, func(a, b Gap) int {
+			return cmp.Or(a.From.Compare(b.From), strings.Compare(a.ID, b.ID))
+		})
+	}
 
 	old := c.Since.IsZero() || now.Sub(c.Since) < longest && !whole.After(c.Since)
 	c.Complete = !old && len(c.Gaps) == 0
 	if !c.Complete {
 		c.Remedy = "/*"
-		c.From = completeFrom(c, now, longest, old)
+		c.From = completeFrom(&c, now, old)
 	}
 	return c
 }
 
 // completeFrom is when every reason for doubt is older than anything cached.
-func completeFrom(c Coverage, now time.Time, longest time.Duration, old bool) time.Time {
+func completeFrom(c *Coverage, now time.Time, old bool) time.Time {
 	if c.Since.IsZero() {
 		return time.Time{}
 	}
 	at := now
 	if old {
-		at = c.Since.Add(longest)
+		at = c.Since.Add(c.Longest)
 	}
 	for _, g := range c.Gaps {
-		if g.Until.IsZero() {
-			return time.Time{}
+		t := c.Closes(g)
+		if t.IsZero() {
+			return t
 		}
-		if t := g.Until.Add(longest); t.After(at) {
+		if t.After(at) {
 			at = t
 		}
 	}
 	return at
+}
+
+// Closes is when a gap will have closed by waiting alone: when nothing that passed
+// in it can be cached any more. It is zero for one that waiting does not close.
+func (c *Coverage) Closes(g Gap) time.Time {
+	switch {
+	case !g.Until.IsZero():
+		return g.Until.Add(c.Longest)
+	case !g.Silent.IsZero():
+		return g.Silent.Add(max(PresumedDead, c.Longest))
+	}
+	return time.Time{}
 }
 
 // matters reports whether something that passed in the gap may still be cached.

@@ -158,7 +158,7 @@ func TestCoverage(t *testing.T) {
 		{name: "purged too soon after the beginning", k: journal.Knowledge{Tracking: journal.Tracking{Since: t0},
 			Invalidations: tooSoon, Batches: sentSoon}, now: t0.Add(2 * time.Hour), waiting: true},
 		{name: "a recorder is lost", k: journal.Knowledge{Tracking: journal.Tracking{Since: t0},
-			Sessions: []*journal.Session{live()}}, now: t0.Add(longest), gaps: "recorder-lost"},
+			Sessions: []*journal.Session{live()}}, now: t0.Add(longest), gaps: "recorder-lost", waiting: true},
 		{name: "a gap that closed", k: journal.Knowledge{Tracking: journal.Tracking{Since: t0},
 			Gaps: []*journal.Gap{{ID: "g", From: t0, Until: t0.Add(time.Hour), Cause: journal.CauseFull}}},
 			now: t0.Add(longest), gaps: "buffer-full", waiting: true},

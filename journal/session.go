@@ -61,26 +61,6 @@ func (s *Session) Ack(n uint64) {
 	}
 }
 
-// A Gap is a stretch of time in which sightings may be missing.
-type Gap struct {
-	ID       string    `json:"id"`
-	From     time.Time `json:"from"`
-	Until    time.Time `json:"until,omitzero"` // zero: still open
-	Cause    string    `json:"cause"`
-	Recorder string    `json:"recorder"`
-	// Accepted says why a person declared that it does not matter.
-	Accepted string `json:"accepted,omitempty"`
-}
-
-// Causes of gaps.
-const (
-	CauseLost       = "recorder-lost"   // a session ended without closing
-	CauseFull       = "buffer-full"     // a recorder could not hold what it sighted
-	CauseStoreLost  = "store-lost-data" // the store came back empty
-	CauseStoreBack  = "store-went-back" // the store came back with older data
-	CauseStoreEvict = "store-may-evict" // the store drops data when memory is short
-)
-
 // A Tracking is since when there have been recorders.
 type Tracking struct {
 	Since time.Time `json:"since"`
@@ -184,24 +164,6 @@ func (j *Journal) Sessions(ctx context.Context) ([]*Session, error) {
 		out = append(out, s)
 	})
 	return out, err
-}
-
-// Gaps returns the gaps that were written down. Lost sessions are gaps too;
-// [Journal.Coverage] shows both.
-func (j *Journal) Gaps(ctx context.Context) ([]*Gap, error) {
-	var out []*Gap
-	err := each(ctx, j, dirGaps, "", func(g *Gap, _ uint64, _ string) { out = append(out, g) })
-	return out, err
-}
-
-// PutGaps writes gaps down.
-func (j *Journal) PutGaps(ctx context.Context, gaps ...Gap) error {
-	var puts []store.Put
-	for _, g := range gaps {
-		puts = append(puts, put(dirGaps+g.ID, g))
-	}
-	_, err := j.commit(ctx, nil, puts...)
-	return err
 }
 
 // A Report is a sighting that may hold content from before the cut of an

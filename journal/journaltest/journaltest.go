@@ -35,6 +35,8 @@ func Run(t *testing.T, open func(testing.TB) store.Store) {
 		{"AnUnreadableSelectorHidesNoOther", anUnreadableSelectorHidesNoOther},
 		{"SessionProtocol", sessionProtocol},
 		{"ASessionNoticesThatItWasRemoved", aSessionNoticesThatItWasRemoved},
+		{"AGapIsAccepted", aGapIsAccepted},
+		{"ADeadRecorderLeavesAGap", aDeadRecorderLeavesAGap},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			part.run(t, journal.Open(open(t), "E1"))
