@@ -55,6 +55,28 @@ type Options struct {
 	// confirm to be spelled as the item must be. It may be nil.
 	Doubtful func(path string) bool
 
+	// MaxCollateral is how many entries that nobody selected the looked-up items may
+	// reach together. Nil is none, or any number where MaxItems is set.
+	MaxCollateral *Budget
+	// MaxItems is how many items there may be, the named ones included. With it the plan
+	// is that of the least collateral; with MaxCollateral too, that of the fewest items.
+	MaxItems *int
+	// MaxWildcards is how many of the items may be wildcards.
+	MaxWildcards *int
+	// MaxPrice is what the plan may cost in US dollars, by Price: a cap on items which,
+	// unlike MaxItems, does not by itself allow collateral.
+	MaxPrice *float64
+
+	// NativeTags says that the distribution has cache tags, so that "#tag" is an item:
+	// https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/invalidation-by-tags.html.
+	// They are looked up only with Wildcards, since a tag too reaches what nobody tracked.
+	NativeTags bool
+
+	// Explain are canonical paths to say of what the plan does to them.
+	Explain []string
+	// Compare adds what other budgets and simpler ways would cost: see [Plan.Frontier].
+	Compare bool
+
 	Price  PriceModel
 	Limits Limits
 }
@@ -66,6 +88,9 @@ type Input struct {
 	// Named says of a folded entry that everything selected of it is reached by
 	// Options.Named. Otherwise it is covered as a whole. It means nothing for others.
 	Named bool
+	// InFlight says of a selected entry that an item on its way reaches it, and that it was
+	// not sighted since: it needs no item, and is nobody's collateral.
+	InFlight bool
 }
 
 // A Plan is what to send and why. Its slices are never nil.
@@ -76,7 +101,59 @@ type Plan struct {
 	Warnings  []Warning   `json:"warnings"`
 	// Alternatives are other ways to the same end, to compare with.
 	Alternatives []Alternative `json:"alternatives"`
+	// Feasible tells whether the plan keeps to every budget. If it does not, it is the plan
+	// of the fewest items within the other budgets, and a warning says so.
+	Feasible bool  `json:"feasible"`
+	Bound    Bound `json:"bound"`
+	// Explanations are in the order of Options.Explain.
+	Explanations []Explanation `json:"explanations,omitempty"`
+	// Frontier is the least collateral for ever more items, with Options.Compare. It is
+	// thinned: where it goes from 20 to 25 items, nothing between is better by much.
+	Frontier []Point `json:"frontier,omitempty"`
 }
+
+// A Bound is how good a plan is known to be: no plan within the budgets has a
+// smaller value than Lower.
+type Bound struct {
+	Objective string `json:"objective"` // one of the Objective constants
+	Lower     int    `json:"lower"`
+	Value     int    `json:"value"`
+	Gap       int    `json:"gap"` // Value - Lower
+	Optimal   bool   `json:"optimal"`
+}
+
+// What a plan has the least of, once as little as can be is uncovered.
+const (
+	ObjectiveItems      = "items"
+	ObjectiveCollateral = "collateral" // with MaxItems and without MaxCollateral
+)
+
+// A Point is the least collateral that so many items can have.
+type Point struct {
+	Items      int     `json:"items"`
+	Wildcards  int     `json:"wildcards"`
+	Collateral int     `json:"collateral"`
+	Price      float64 `json:"price"`
+	Seconds    float64 `json:"seconds"`
+}
+
+// An Explanation is what a plan does to a path.
+type Explanation struct {
+	Path     string `json:"path"`
+	Status   string `json:"status"` // one of the Status constants
+	Item     string `json:"item"`   // that reaches it, or empty
+	Sentence string `json:"sentence"`
+}
+
+// What a plan does to a path.
+const (
+	StatusCovered    = "covered"     // selected, and an item reaches it
+	StatusInFlight   = "in-flight"   // selected, and an item sent earlier reaches it
+	StatusUncovered  = "uncovered"   // selected, and none does
+	StatusCollateral = "collateral"  // not selected, and an item reaches it
+	StatusLeftAlone  = "left-alone"  // not selected, and none does
+	StatusNotSighted = "not-sighted" // no entry; Item is what would reach it all the same
+)
 
 // An Item is one billed unit and what it does. In JSON it is flat, with the
 // reason's code as "reason" and its sentence as "why".
@@ -140,6 +217,8 @@ const (
 	ReasonTrouble    = "unnameable"       // no exact item can name what it covers
 	ReasonDoubt      = "in-doubt"         // ends before a spelling that is in doubt
 	ReasonRoot       = "root-object"      // the other path of the default root object
+	ReasonBudget     = "within-budget"    // not all below is selected, but the budgets allow it
+	ReasonTag        = "tag"              // all that carries the tag is selected, or the budgets allow it
 )
 
 // Totals sum a plan up.
@@ -152,6 +231,7 @@ type Totals struct {
 	Tags       int     `json:"tags"`
 	Collateral int     `json:"collateral"` // entries reached and not selected, each once
 	Uncovered  int     `json:"uncovered"`  // selected entries that no item reaches
+	InFlight   int     `json:"in_flight"`  // selected entries that need none: see [Input.InFlight]
 	Price      float64 `json:"price"`      // US dollars, at most
 	Seconds    float64 `json:"seconds"`    // to send all and to see it completed
 }
@@ -182,6 +262,9 @@ const (
 	WarnDoubt      = "spelling-in-doubt"
 	WarnCollateral = "collateral"
 	WarnSlow       = "slow"
+	WarnOverBudget = "over-budget" // no plan keeps to the budgets
+	WarnBound      = "not-proven"  // a better plan may exist: see [Bound]
+	WarnTags       = "tags-left-out"
 )
 
 // An Alternative is another way to cover the selection.
@@ -198,6 +281,10 @@ const (
 	EveryPath    = "every-path"    // each selected entry by itself
 	Everything   = "everything"    // "/*"
 	WithComplete = "with-complete" // this selection, were the inventory complete
+
+	// With Options.Compare, what tools do that know only what changed:
+	CommonPrefix     = "common-prefix"     // one wildcard after what all that is selected begins with
+	WholeDirectories = "whole-directories" // "dir/*" where two or more pages of a directory are selected
 )
 
 // A PriceModel says what items cost, each the same, whatever its kind
@@ -362,6 +449,9 @@ func (c *computation) add(in *Input) {
 	c.totals.Entries++
 	if in.Selected {
 		c.totals.Selected++
+		if in.InFlight {
+			c.totals.InFlight++
+		}
 	}
 	hit := c.named.visit(e, in.Selected, c.opts.Doubtful)
 	inAtom := c.atom && strings.HasPrefix(e.Path, c.atomPath)
@@ -384,7 +474,7 @@ func (c *computation) add(in *Input) {
 		c.tree.add(e.Path, nil, true)
 		c.tree.top().unselected = 0
 		return
-	case hit == reached:
+	case hit == reached, in.InFlight:
 		c.tree.addCovered(e.Path)
 		return
 	case hit == spared:
@@ -500,6 +590,8 @@ func (c *computation) plan() *Plan {
 			alternative(WithComplete, others, wildcards, t.Collateral)
 		}
 	}
+	p.Feasible = true
+	p.Bound = Bound{Objective: ObjectiveItems, Lower: t.Items, Value: t.Items, Optimal: true}
 	c.warn(p)
 	return p
 }
