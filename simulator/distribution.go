@@ -4,15 +4,12 @@
 package simulator
 
 import (
+	"cmp"
 	"encoding/xml"
-	"fmt"
-	"maps"
 	"net/http"
-	"slices"
-	"strings"
+	"strconv"
 	"time"
 
-	"github.com/cf-invalidation-tracker/cftrack/cfpath"
 	"github.com/cf-invalidation-tracker/cftrack/lifetime"
 )
 
@@ -36,14 +33,20 @@ type aliasesXML struct {
 	CNAME []string `xml:"CNAME"`
 }
 
+type originHeadersXML struct {
+	OriginCustomHeader []OriginCustomHeader `xml:"OriginCustomHeader"`
+}
+
 type originXML struct {
-	ID            string           `xml:"Id"`
-	DomainName    string           `xml:"DomainName"`
-	OriginPath    string           `xml:"OriginPath"`
-	CustomHeaders listOf[struct{}] `xml:"CustomHeaders"`
-	HTTPPort      int              `xml:"CustomOriginConfig>HTTPPort"`
-	HTTPSPort     int              `xml:"CustomOriginConfig>HTTPSPort"`
-	Protocol      string           `xml:"CustomOriginConfig>OriginProtocolPolicy"`
+	ID            string                   `xml:"Id"`
+	DomainName    string                   `xml:"DomainName"`
+	OriginPath    string                   `xml:"OriginPath"`
+	CustomHeaders listOf[originHeadersXML] `xml:"CustomHeaders"`
+	HTTPPort      int                      `xml:"CustomOriginConfig>HTTPPort"`
+	HTTPSPort     int                      `xml:"CustomOriginConfig>HTTPSPort"`
+	Protocol      string                   `xml:"CustomOriginConfig>OriginProtocolPolicy"`
+	ReadTimeout   int                      `xml:"CustomOriginConfig>OriginReadTimeout"`
+	Attempts      int                      `xml:"ConnectionAttempts"`
 }
 
 type originsXML struct {
@@ -57,23 +60,26 @@ type allowedXML struct {
 }
 
 type forwardedXML struct {
-	QueryString bool             `xml:"QueryString"`
-	Cookies     string           `xml:"Cookies>Forward"`
-	Headers     listOf[namesXML] `xml:"Headers"`
+	QueryString bool              `xml:"QueryString"`
+	Forward     string            `xml:"Cookies>Forward"`
+	CookieNames *listOf[namesXML] `xml:"Cookies>WhitelistedNames"`
+	Headers     listOf[namesXML]  `xml:"Headers"`
+	QueryKeys   listOf[namesXML]  `xml:"QueryStringCacheKeys"`
 }
 
 type behaviorXML struct {
-	PathPattern    string        `xml:"PathPattern,omitempty"`
-	TargetOriginID string        `xml:"TargetOriginId"`
-	ViewerProtocol string        `xml:"ViewerProtocolPolicy"`
-	Allowed        allowedXML    `xml:"AllowedMethods"`
-	Smooth         bool          `xml:"SmoothStreaming"`
-	Compress       bool          `xml:"Compress"`
-	CachePolicyID  string        `xml:"CachePolicyId,omitempty"`
-	Forwarded      *forwardedXML `xml:"ForwardedValues"`
-	MinTTL         *int64        `xml:"MinTTL"`
-	DefaultTTL     *int64        `xml:"DefaultTTL"`
-	MaxTTL         *int64        `xml:"MaxTTL"`
+	PathPattern     string        `xml:"PathPattern,omitempty"`
+	TargetOriginID  string        `xml:"TargetOriginId"`
+	ViewerProtocol  string        `xml:"ViewerProtocolPolicy"`
+	Allowed         allowedXML    `xml:"AllowedMethods"`
+	Smooth          bool          `xml:"SmoothStreaming"`
+	Compress        bool          `xml:"Compress"`
+	CachePolicyID   string        `xml:"CachePolicyId,omitempty"`
+	RequestPolicyID string        `xml:"OriginRequestPolicyId,omitempty"`
+	Forwarded       *forwardedXML `xml:"ForwardedValues"`
+	MinTTL          *int64        `xml:"MinTTL"`
+	DefaultTTL      *int64        `xml:"DefaultTTL"`
+	MaxTTL          *int64        `xml:"MaxTTL"`
 }
 
 type behaviorsXML struct {
@@ -81,8 +87,10 @@ type behaviorsXML struct {
 }
 
 type errorResponseXML struct {
-	ErrorCode int   `xml:"ErrorCode"`
-	MinTTL    int64 `xml:"ErrorCachingMinTTL"`
+	ErrorCode    int    `xml:"ErrorCode"`
+	PagePath     string `xml:"ResponsePagePath"`
+	ResponseCode string `xml:"ResponseCode"` // a string in the API, empty where there is no page
+	MinTTL       int64  `xml:"ErrorCachingMinTTL"`
 }
 
 type errorResponsesXML struct {
@@ -125,28 +133,60 @@ type distributionXML struct {
 	Config     configXML `xml:"DistributionConfig"`
 }
 
+// policyXML is a cache policy.
 type policyXML struct {
-	XMLName  xml.Name         `xml:"http://cloudfront.amazonaws.com/doc/2020-05-31/ CachePolicy"`
-	ID       string           `xml:"Id"`
-	Modified string           `xml:"LastModifiedTime"`
-	Name     string           `xml:"CachePolicyConfig>Name"`
-	MinTTL   int64            `xml:"CachePolicyConfig>MinTTL"`
-	Default  int64            `xml:"CachePolicyConfig>DefaultTTL"`
-	MaxTTL   int64            `xml:"CachePolicyConfig>MaxTTL"`
-	Key      policyParameters `xml:"CachePolicyConfig>ParametersInCacheKeyAndForwardedToOrigin"`
+	XMLName  xml.Name        `xml:"http://cloudfront.amazonaws.com/doc/2020-05-31/ CachePolicy"`
+	ID       string          `xml:"Id"`
+	Modified string          `xml:"LastModifiedTime"`
+	Config   policyConfigXML `xml:"CachePolicyConfig"`
 }
 
-type policyParameters struct {
-	Gzip    bool   `xml:"EnableAcceptEncodingGzip"`
-	Headers string `xml:"HeadersConfig>HeaderBehavior"`
-	Cookies string `xml:"CookiesConfig>CookieBehavior"`
-	Query   struct {
+type policyConfigXML struct {
+	Comment string        `xml:"Comment"`
+	Name    string        `xml:"Name"`
+	Default int64         `xml:"DefaultTTL"`
+	MaxTTL  int64         `xml:"MaxTTL"`
+	MinTTL  int64         `xml:"MinTTL"`
+	Key     parametersXML `xml:"ParametersInCacheKeyAndForwardedToOrigin"`
+}
+
+type parametersXML struct {
+	Gzip   bool `xml:"EnableAcceptEncodingGzip"`
+	Brotli bool `xml:"EnableAcceptEncodingBrotli"`
+	selectionsXML
+}
+
+// selectionsXML are what both kinds of policies select.
+type selectionsXML struct {
+	Headers struct {
+		Behavior string            `xml:"HeaderBehavior"`
+		Names    *listOf[namesXML] `xml:"Headers"`
+	} `xml:"HeadersConfig"`
+	Cookies struct {
+		Behavior string            `xml:"CookieBehavior"`
+		Names    *listOf[namesXML] `xml:"Cookies"`
+	} `xml:"CookiesConfig"`
+	Query struct {
 		Behavior string            `xml:"QueryStringBehavior"`
 		Names    *listOf[namesXML] `xml:"QueryStrings"`
 	} `xml:"QueryStringsConfig"`
 }
 
-// originID is the only origin's name in the configuration.
+// requestPolicyXML is an origin request policy.
+type requestPolicyXML struct {
+	XMLName  xml.Name               `xml:"http://cloudfront.amazonaws.com/doc/2020-05-31/ OriginRequestPolicy"`
+	ID       string                 `xml:"Id"`
+	Modified string                 `xml:"LastModifiedTime"`
+	Config   requestPolicyConfigXML `xml:"OriginRequestPolicyConfig"`
+}
+
+type requestPolicyConfigXML struct {
+	Comment string `xml:"Comment"`
+	Name    string `xml:"Name"`
+	selectionsXML
+}
+
+// originID is the only origin's name where Options say no Config.
 const originID = "origin"
 
 func seconds(d time.Duration) int64 { return int64(d / time.Second) }
@@ -156,7 +196,7 @@ func (s *Simulator) etag() http.Header { return http.Header{"Etag": {"ESIMULATOR
 func (s *Simulator) distribution() reply {
 	d := &distributionXML{
 		ID: s.opts.Distribution, ARN: "arn:aws:cloudfront::123456789012:distribution/" + s.opts.Distribution,
-		Status: "Deployed", Modified: formatTime(s.born), DomainName: s.domain, Config: s.config(),
+		Status: "Deployed", Modified: formatTime(s.born), DomainName: s.domain, Config: s.describe(),
 	}
 	s.mu.Lock()
 	for _, v := range s.byScope[scope{id: s.opts.Distribution}] {
@@ -169,119 +209,141 @@ func (s *Simulator) distribution() reply {
 }
 
 func (s *Simulator) distributionConfig() reply {
-	return reply{http.StatusOK, s.etag(), &rootConfigXML{configXML: s.config()}}
+	return reply{http.StatusOK, s.etag(), &rootConfigXML{configXML: s.describe()}}
 }
 
-func (s *Simulator) config() configXML {
-	o, r := &s.opts, &s.rules
+// describe is the configuration on the wire.
+func (s *Simulator) describe() configXML {
+	c := s.config
 	domain := originHost
 	if t, ok := s.origin.(*urlTransport); ok {
 		domain = t.host
 	}
-	c := configXML{
-		CallerReference: "simulator", DefaultRootObject: o.DefaultRootObject,
+	x := configXML{
+		CallerReference: "simulator", DefaultRootObject: c.DefaultRootObject,
 		PriceClass: "PriceClass_All", Enabled: true, ConnectionMode: "direct",
-		Origins: listOf[originsXML]{1, &originsXML{[]originXML{{
-			ID: originID, DomainName: domain, OriginPath: o.OriginPath,
-			HTTPPort: 80, HTTPSPort: 443, Protocol: "match-viewer",
-		}}}},
-		DefaultBehavior: behaviorConfig(&r.Default, 0),
+		DefaultBehavior: describeBehavior(c, &c.DefaultCacheBehavior),
 	}
-	c.Aliases.Quantity = len(o.Aliases)
-	if len(o.Aliases) > 0 {
-		c.Aliases.Items = &aliasesXML{o.Aliases}
+	origins := c.Origins
+	if len(origins) == 0 {
+		origins = []Origin{{Id: originID}}
 	}
-	if n := len(r.Behaviors); n > 0 {
-		c.Behaviors = listOf[behaviorsXML]{n, &behaviorsXML{}}
-		for i := range r.Behaviors {
-			b := behaviorConfig(&r.Behaviors[i], i+1)
-			b.PathPattern = r.Behaviors[i].Pattern.String()
-			c.Behaviors.Items.CacheBehavior = append(c.Behaviors.Items.CacheBehavior, b)
+	x.Origins = listOf[originsXML]{len(origins), &originsXML{}}
+	for _, o := range origins {
+		ox := originXML{
+			ID: o.Id, DomainName: cmp.Or(o.DomainName, domain), OriginPath: o.OriginPath, HTTPPort: 80, HTTPSPort: 443,
+			Protocol: "match-viewer", ReadTimeout: int(s.opts.OriginTimeout / time.Second), Attempts: cmp.Or(o.ConnectionAttempts, 3),
+		}
+		if s.opts.Config == nil {
+			ox.OriginPath = s.originPrefix + o.OriginPath
+		}
+		if t := o.CustomOriginConfig; t != nil && t.OriginReadTimeout > 0 {
+			ox.ReadTimeout = t.OriginReadTimeout
+		}
+		if n := len(o.CustomHeaders); n > 0 {
+			ox.CustomHeaders = listOf[originHeadersXML]{n, &originHeadersXML{o.CustomHeaders}}
+		}
+		x.Origins.Items.Origin = append(x.Origins.Items.Origin, ox)
+	}
+	x.Aliases.Quantity = len(c.Aliases)
+	if len(c.Aliases) > 0 {
+		x.Aliases.Items = &aliasesXML{c.Aliases}
+	}
+	if n := len(c.CacheBehaviors); n > 0 {
+		x.Behaviors = listOf[behaviorsXML]{n, &behaviorsXML{}}
+		for i := range c.CacheBehaviors {
+			x.Behaviors.Items.CacheBehavior = append(x.Behaviors.Items.CacheBehavior, describeBehavior(c, &c.CacheBehaviors[i]))
 		}
 	}
-	if statuses := s.errorTTLs(); len(statuses) > 0 {
-		c.ErrorResponses = listOf[errorResponsesXML]{len(statuses), &errorResponsesXML{}}
-		for _, status := range slices.Sorted(maps.Keys(statuses)) {
-			c.ErrorResponses.Items.CustomErrorResponse = append(c.ErrorResponses.Items.CustomErrorResponse,
-				errorResponseXML{status, seconds(statuses[status])})
+	if n := len(c.CustomErrorResponses); n > 0 {
+		x.ErrorResponses = listOf[errorResponsesXML]{n, &errorResponsesXML{}}
+		for _, r := range c.CustomErrorResponses {
+			rx := errorResponseXML{ErrorCode: r.ErrorCode, PagePath: r.ResponsePagePath, MinTTL: value(r.ErrorCachingMinTTL, seconds(lifetime.DefaultErrorTTL))}
+			if r.ResponseCode != 0 {
+				rx.ResponseCode = strconv.Itoa(r.ResponseCode)
+			}
+			x.ErrorResponses.Items.CustomErrorResponse = append(x.ErrorResponses.Items.CustomErrorResponse, rx)
 		}
 	}
-	if o.TagHeader != "" {
-		c.TagConfig = &tagConfigXML{o.TagHeader}
+	if t := c.CacheTagConfig; t != nil {
+		x.TagConfig = &tagConfigXML{t.HeaderName}
 	}
-	return c
+	return x
 }
 
-// errorTTLs lists the error caching times that are not CloudFront's 10 s; it has no default to set.
-func (s *Simulator) errorTTLs() map[int]time.Duration {
-	out := map[int]time.Duration{}
-	if t := s.rules.ErrorTTL; t != 0 && t != lifetime.DefaultErrorTTL {
-		for _, status := range []int{400, 403, 404, 405, 414, 416, 500, 501, 502, 503, 504} {
-			out[status] = t
-		}
-	}
-	maps.Copy(out, s.rules.ErrorTTLs)
-	return out
-}
-
-func policyID(i int) string { return fmt.Sprintf("00000000-0000-4000-8000-%012d", i) }
-
-// behaviorConfig describes behaviour i, where 0 is the default one.
-func behaviorConfig(b *lifetime.Behavior, i int) behaviorXML {
-	cached := []string{http.MethodHead, http.MethodGet}
-	if b.CacheOptions {
-		cached = append(cached, http.MethodOptions)
-	}
-	all := []string{"HEAD", "DELETE", "POST", "GET", "OPTIONS", "PUT", "PATCH"}
+func describeBehavior(c *Config, b *CacheBehavior) behaviorXML {
+	allowed, cached := b.methods(), b.cachedMethods()
+	origin, _ := c.origin(b.TargetOriginId)
 	x := behaviorXML{
-		TargetOriginID: originID, ViewerProtocol: "allow-all", CachePolicyID: policyID(i),
-		Allowed: allowedXML{len(all), methodsXML{all}, listOf[methodsXML]{len(cached), &methodsXML{cached}}},
+		PathPattern: b.PathPattern, TargetOriginID: cmp.Or(origin.Id, originID), ViewerProtocol: cmp.Or(b.ViewerProtocolPolicy, "allow-all"),
+		Allowed:  allowedXML{len(allowed), methodsXML{allowed}, listOf[methodsXML]{len(cached), &methodsXML{cached}}},
+		Compress: b.Compress,
 	}
-	if b.AllHeaders {
-		// Only the legacy settings can say it.
-		ttl := []int64{seconds(b.MinTTL), seconds(b.DefaultTTL), seconds(b.MaxTTL)}
-		x.CachePolicyID = ""
-		x.MinTTL, x.DefaultTTL, x.MaxTTL = &ttl[0], &ttl[1], &ttl[2]
-		x.Forwarded = &forwardedXML{
-			QueryString: b.Query.String() != "none", Cookies: "none",
-			Headers: listOf[namesXML]{1, &namesXML{[]string{"*"}}},
+	if p, ok := c.OriginRequestPolicy(b.OriginRequestPolicyId); ok {
+		x.RequestPolicyID = p.Id
+	}
+	if p, ok := c.CachePolicy(b.CachePolicyId); ok {
+		x.CachePolicyID = p.Id
+		return x
+	}
+	if f := b.ForwardedValues; f != nil {
+		low, def, high := ttls(b.MinTTL, b.DefaultTTL, b.MaxTTL)
+		x.MinTTL, x.DefaultTTL, x.MaxTTL = &low, &def, &high
+		x.Forwarded = &forwardedXML{QueryString: f.QueryString, Forward: cmp.Or(f.Cookies.Forward, "none"), CookieNames: namesOf(f.Cookies.WhitelistedNames)}
+		if n := namesOf(f.Headers); n != nil {
+			x.Forwarded.Headers = *n
+		}
+		if n := namesOf(f.QueryStringCacheKeys); n != nil {
+			x.Forwarded.QueryKeys = *n
 		}
 	}
 	return x
 }
 
+func namesOf(names []string) *listOf[namesXML] {
+	if len(names) == 0 {
+		return nil
+	}
+	return &listOf[namesXML]{len(names), &namesXML{names}}
+}
+
+func selections(h HeadersConfig, c CookiesConfig, q QueryStringsConfig) selectionsXML {
+	var x selectionsXML
+	x.Headers.Behavior, x.Headers.Names = cmp.Or(h.HeaderBehavior, "none"), namesOf(h.Headers)
+	x.Cookies.Behavior, x.Cookies.Names = cmp.Or(c.CookieBehavior, "none"), namesOf(c.Cookies)
+	x.Query.Behavior, x.Query.Names = cmp.Or(q.QueryStringBehavior, "none"), namesOf(q.QueryStrings)
+	return x
+}
+
+func describePolicy(p *CachePolicy, modified string) *policyXML {
+	c := &p.CachePolicyConfig
+	low, def, high := c.TTLs()
+	k := &c.ParametersInCacheKeyAndForwardedToOrigin
+	return &policyXML{ID: p.Id, Modified: modified, Config: policyConfigXML{
+		Comment: c.Comment, Name: c.Name, Default: def, MaxTTL: high, MinTTL: low,
+		Key: parametersXML{k.EnableAcceptEncodingGzip, k.EnableAcceptEncodingBrotli, selections(k.HeadersConfig, k.CookiesConfig, k.QueryStringsConfig)},
+	}}
+}
+
+func describeRequestPolicy(p *OriginRequestPolicy, modified string) *requestPolicyXML {
+	c := &p.OriginRequestPolicyConfig
+	return &requestPolicyXML{ID: p.Id, Modified: modified, Config: requestPolicyConfigXML{
+		Comment: c.Comment, Name: c.Name, selectionsXML: selections(c.HeadersConfig, c.CookiesConfig, c.QueryStringsConfig),
+	}}
+}
+
+// cachePolicy finds a policy by its ID, as the control API does.
 func (s *Simulator) cachePolicy(id string) (reply, error) {
-	behaviors := append([]lifetime.Behavior{s.rules.Default}, s.rules.Behaviors...)
-	for i := range behaviors {
-		b := &behaviors[i]
-		if policyID(i) != id || b.AllHeaders {
-			continue
-		}
-		p := &policyXML{
-			ID: id, Modified: formatTime(s.born), Name: fmt.Sprintf("behavior-%d", i),
-			MinTTL: seconds(b.MinTTL), Default: seconds(b.DefaultTTL), MaxTTL: seconds(b.MaxTTL),
-		}
-		p.Key.Headers, p.Key.Cookies = "none", "none"
-		p.Key.Query.Behavior, p.Key.Query.Names = queryConfig(b.Query)
-		return reply{http.StatusOK, s.etag(), p}, nil
+	if p, ok := s.config.CachePolicy(id); ok && p.Id == id {
+		return reply{http.StatusOK, s.etag(), describePolicy(&p, formatTime(s.born))}, nil
 	}
 	return reply{}, &apiError{http.StatusNotFound, "NoSuchCachePolicy", "The cache policy does not exist."}
 }
 
-// queryConfig is a query rule in the words of a cache policy.
-func queryConfig(r cfpath.QueryRule) (string, *listOf[namesXML]) {
-	kind, list, _ := strings.Cut(r.String(), ":")
-	switch kind {
-	case "include":
-		kind = "whitelist"
-	case "exclude":
-		kind = "allExcept"
-	default:
-		return kind, nil
+// originRequestPolicy finds a policy by its ID.
+func (s *Simulator) originRequestPolicy(id string) (reply, error) {
+	if p, ok := s.config.OriginRequestPolicy(id); ok && p.Id == id {
+		return reply{http.StatusOK, s.etag(), describeRequestPolicy(&p, formatTime(s.born))}, nil
 	}
-	names := strings.Split(list, ",")
-	for i, n := range names {
-		names[i] = strings.ReplaceAll(n, "%2C", ",")
-	}
-	return kind, &listOf[namesXML]{len(names), &namesXML{names}}
+	return reply{}, &apiError{http.StatusNotFound, "NoSuchOriginRequestPolicy", "The origin request policy does not exist."}
 }

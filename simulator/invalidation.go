@@ -61,7 +61,8 @@ type Invalidation struct {
 	Status          string    // InProgress or Completed
 	Calls           int       // Create calls that were answered, or would have been, with this one
 	Edges           int       // edges that have processed it
-	Removed         int       // objects removed, over all edges
+	Regional        int       // regional caches that have processed it
+	Removed         int       // objects removed, over all caches
 }
 
 func (v Invalidation) xml() *invalidationXML {
@@ -76,6 +77,16 @@ type invalidation struct {
 	Invalidation
 	match            *matcher
 	paths, wildcards int
+}
+
+// count notes that a cache has processed it.
+func (v *invalidation) count(s *Simulator, e *edge, removed int) {
+	v.Removed += removed
+	if slices.Contains(s.upper, e) {
+		v.Regional++
+	} else {
+		v.Edges++
+	}
 }
 
 // Invalidations returns those that were accepted, oldest first.
@@ -192,19 +203,23 @@ func (s *Simulator) propagate(v *invalidation) {
 		after time.Duration
 		edge  *edge
 	}
-	steps := make([]step, len(s.edges))
-	for i, e := range s.edges {
-		steps[i].edge = e
+	// Regional caches come first where they tie with their edges, so that without Harsh no edge is before its own.
+	steps := make([]step, 0, len(s.upper)+len(s.edges))
+	for i, e := range slices.Concat(s.upper, s.edges) {
+		st := step{edge: e}
 		if s.opts.Propagation > 0 {
-			steps[i].after = time.Duration(s.rand.Int64N(int64(s.opts.Propagation)))
+			st.after = time.Duration(s.rand.Int64N(int64(s.opts.Propagation)))
 		}
+		if i >= len(s.upper) && e.up != nil && !s.opts.Harsh {
+			st.after = max(st.after, steps[slices.Index(s.upper, e.up)].after)
+		}
+		steps = append(steps, st)
 	}
 	slices.SortStableFunc(steps, func(a, b step) int { return cmp.Compare(a.after, b.after) })
 
 	if s.opts.Propagation == 0 {
 		for _, st := range steps {
-			v.Edges++
-			v.Removed += st.edge.invalidate(v.match)
+			v.count(s, st.edge, st.edge.invalidate(v.match))
 		}
 		if s.opts.Completion == 0 {
 			v.Status, v.Completed = Completed, time.Now()
@@ -220,8 +235,7 @@ func (s *Simulator) propagate(v *invalidation) {
 			}
 			n := st.edge.invalidate(v.match)
 			s.mu.Lock()
-			v.Edges++
-			v.Removed += n
+			v.count(s, st.edge, n)
 			s.mu.Unlock()
 		}
 		if !s.sleep(s.ctx, s.opts.Completion) {

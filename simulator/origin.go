@@ -4,12 +4,15 @@
 package simulator
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -45,8 +48,131 @@ func newURLTransport(origin string) (t *urlTransport, path string, err error) {
 }
 
 func (t *urlTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	r.URL.Scheme, r.URL.Host, r.Host = t.scheme, t.host, t.host
+	r.URL.Scheme, r.URL.Host = t.scheme, t.host
+	if r.Host == originHost {
+		r.Host = t.host
+	}
 	return t.Transport.RoundTrip(r)
+}
+
+// hop is one request of an edge to its regional cache. What the cache sets is set before it answers.
+type hop struct {
+	q   *request
+	age time.Duration // since the answer left the origin
+	xc  string
+}
+
+// ask has the regional cache answer, or the origin if there is none or it is not for this method
+// (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/HowCloudFrontWorks.html).
+// With an old object it asks whether that still holds, with part for the range that the viewer wants.
+func (e *edge) ask(ctx context.Context, q *request, old *object, part bool) (*http.Response, *hop, error) {
+	if e.up == nil || q.method == http.MethodOptions {
+		resp, err := e.askOrigin(ctx, q, old, part, old == nil && q.down == nil)
+		return resp, &hop{}, err
+	}
+	own := *q
+	own.page, own.served = false, nil
+	own.r = q.r.Clone(ctx)
+	own.r.Body, own.r.ContentLength = http.NoBody, 0
+	h := &hop{q: &own}
+	own.down = h
+	for name := range q.r.Header {
+		if conditional(name) && !(part && (name == "Range" || name == "If-Range")) {
+			delete(own.r.Header, name)
+		}
+	}
+	condition(own.r.Header, old)
+	in := &http.Request{Method: q.method, URL: originURL(q.key.target), Host: q.r.Host, Header: own.r.Header}
+	regional := &handlerTransport{sim: e.sim, handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		own.w, own.r = w, own.r.WithContext(r.Context())
+		e.up.serve(&own)
+	})}
+	resp, err := regional.RoundTrip(in.WithContext(ctx))
+	return resp, h, err
+}
+
+// condition asks whether an object is unchanged, unless it has to come anew each time.
+func condition(h http.Header, old *object) {
+	if old == nil || varies(old.header) {
+		return
+	}
+	if t := old.header.Get("Etag"); t != "" {
+		h.Set("If-None-Match", t)
+	}
+	if t := old.header.Get("Last-Modified"); t != "" {
+		h.Set("If-Modified-Since", t)
+	}
+}
+
+// askOrigin asks the origin; part and conditions say which of the viewer's own conditions go along.
+// A GET or HEAD that gets no answer is sent again as often as the origin's ConnectionAttempts say.
+func (e *edge) askOrigin(ctx context.Context, q *request, old *object, part, conditions bool) (resp *http.Response, err error) {
+	s := e.sim
+	if s.origin == nil {
+		return nil, errors.New("there is no origin")
+	}
+	target := q.b.originTarget(s.rooted(q.target))
+	h := q.b.originHeader(q.r)
+	for name, v := range q.r.Header {
+		if conditional(name) && (part && (name == "Range" || name == "If-Range") || conditions && name != "Range" && name != "If-Range") {
+			h[name] = v
+		}
+	}
+	if !q.b.forwardsCookies {
+		condition(h, old)
+	}
+	h.Set("X-Amz-Cf-Id", q.id)
+	h["Via"] = []string{strings.Join(append(slices.Clone(q.r.Header["Via"]), e.via), ", ")}
+	attempts := 1
+	if q.method == http.MethodGet || q.method == http.MethodHead {
+		attempts = q.b.origin.attempts
+	}
+	for range attempts {
+		out := &http.Request{
+			Method: q.method, URL: originURL(s.originPrefix + q.b.origin.path + target), Host: cmp.Or(q.b.originHost(q.r), originHost),
+			Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+			Header: h, ContentLength: q.r.ContentLength, Body: http.NoBody,
+		}
+		if q.r.ContentLength != 0 && q.r.Body != nil {
+			out.Body = q.r.Body
+		}
+		if resp, err = s.askOnce(ctx, out, q.b.origin.timeout); err == nil || ctx.Err() != nil {
+			return resp, err
+		}
+	}
+	return nil, err
+}
+
+// askOnce sends one request. The time is that to the first byte of the answer, as far as the edge sees
+// it: the header.
+func (s *Simulator) askOnce(ctx context.Context, out *http.Request, within time.Duration) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	timeout := time.AfterFunc(within, func() { cancel(errOriginTimeout) })
+	resp, err := s.origin.RoundTrip(out.WithContext(ctx))
+	timeout.Stop()
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		cancel(nil)
+		return nil, err
+	}
+	resp.Body = &cancelBody{resp.Body, cancel}
+	return resp, nil
+}
+
+var errOriginTimeout = errors.New("the origin did not answer in time")
+
+// cancelBody ends the context of its response with the body.
+type cancelBody struct {
+	io.ReadCloser
+	cancel context.CancelCauseFunc
+}
+
+func (b *cancelBody) Close() error {
+	err := b.ReadCloser.Close()
+	b.cancel(nil)
+	return err
 }
 
 // originURL makes the client side of net/http send target as it is.
@@ -251,6 +377,13 @@ func (t hostTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 			return nil, fmt.Errorf("simulator: no host %q: give api.simulator, or edge0.simulator to edge%d.simulator", r.URL.Host, len(t.sim.edges)-1)
 		}
 		h = t.sim.edges[i]
+	}
+	if r.URL.Scheme == "https" {
+		secure := h
+		h = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			r.TLS = &tls.ConnectionState{HandshakeComplete: true}
+			secure.ServeHTTP(w, r)
+		})
 	}
 	return (&handlerTransport{handler: h, sim: t.sim}).RoundTrip(r)
 }

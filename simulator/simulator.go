@@ -27,6 +27,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -53,8 +54,39 @@ type Options struct {
 	// to any host.
 	Aliases []string
 
+	// Config describes the distribution in CloudFront's own words, in place of Rules, OriginPath,
+	// DefaultRootObject, TagHeader and Aliases, which are the short way.
+	Config *Config
+
 	// Edges is the number of edges, each with a cache of its own. Default 3.
 	Edges int
+	// Regional is the number of regional caches; edge i asks the one of number i modulo Regional, and
+	// that one the origin. Default 0: the edges ask the origin. What is not cached, OPTIONS included,
+	// skips the regional caches
+	// (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/HowCloudFrontWorks.html).
+	Regional int
+	// Harsh has regional caches process an invalidation at any moment, like the edges, so that an edge
+	// that has processed it may be filled again with what it removed. AWS does not say whether that
+	// can happen. Without it no edge processes an invalidation before its regional cache.
+	Harsh bool
+	// TiersIgnoreAge has an edge keep what a regional cache gives it for the whole lifetime again.
+	// AWS does not say whether it does. Without it the time in the regional cache counts.
+	TiersIgnoreAge bool
+	// KeepForErrors has the edges keep also what they must not serve to a second viewer (no-store, private,
+	// no-cache or max-age=0 with a minimum TTL of 0), to serve it when the origin fails, as
+	// https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/Expiration.html says.
+	KeepForErrors bool
+	// EnforceHTTPS applies the ViewerProtocolPolicy of a Config. Listen has no TLS; in process, a viewer
+	// that asks https://edge0.simulator uses it.
+	EnforceHTTPS bool
+	// RootKeyIsIndex has "/" cached under the name of the default root object, of which AWS does not say
+	// whether it is so. Without it the object is cached under "/".
+	RootKeyIsIndex bool
+	// AccessLog, if not nil, gets a line for each request that an edge has answered, as a standard log
+	// has it; the file name of CloudFront's logs has the distribution, not the line. One Write is a line,
+	// the first one with the header. After an error nothing more is written, and Close returns it.
+	AccessLog io.Writer
+
 	// Rules decide what an edge keeps and for how long, and which query parameters name an object.
 	// Tiers does not matter: an edge asks the origin itself. They must not be changed afterwards.
 	// Default lifetime.DefaultRules.
@@ -65,8 +97,7 @@ type Options struct {
 	// Default 30 s, as CloudFront's
 	// (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/DownloadDistValuesOrigin.html).
 	OriginTimeout time.Duration
-	// DefaultRootObject is what the origin is asked for in place of "/", such as "index.html". The
-	// object is cached under "/".
+	// DefaultRootObject is what the origin is asked for in place of "/", such as "index.html".
 	DefaultRootObject string
 	// TagHeader is the response header from which cache tags are taken. Without it no object has
 	// tags, and "#tag" items are accepted and remove nothing.
@@ -100,7 +131,15 @@ type Simulator struct {
 	origin http.RoundTripper
 	domain string
 	born   time.Time
+	config *Config
 	edges  []*edge
+	upper  []*edge // the regional caches
+	log    *accessLog
+
+	behaviors    map[*lifetime.Behavior]*behavior
+	pages        map[int]CustomErrorResponse
+	tagHeader    string
+	originPrefix string // path of the origin's URL
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -147,7 +186,7 @@ func NewForURL(origin string, opts *Options) (*Simulator, error) {
 		return nil, err
 	}
 	s.origin = t
-	s.opts.OriginPath = path + s.opts.OriginPath
+	s.originPrefix = path
 	return s, nil
 }
 
@@ -190,18 +229,27 @@ func build(opts *Options) (*Simulator, error) {
 	if strings.HasPrefix(o.DefaultRootObject, "/") {
 		return nil, fmt.Errorf("simulator: default root object %q: give it without the leading /", o.DefaultRootObject)
 	}
-	s.rules = lifetime.DefaultRules()
-	if o.Rules != nil {
-		s.rules = *o.Rules
+	if o.Regional < 0 || o.Regional > o.Edges {
+		return nil, fmt.Errorf("simulator: %d regional caches: give 0 to %d, the number of edges", o.Regional, o.Edges)
 	}
-	if err := s.rules.Validate(); err != nil {
-		return nil, fmt.Errorf("simulator: %w", err)
+	if err := s.compile(); err != nil {
+		return nil, err
+	}
+	if o.AccessLog != nil {
+		s.log = &accessLog{w: o.AccessLog}
 	}
 	s.rand = rand.New(rand.NewPCG(o.Seed, 0))
 	s.noise = rand.New(rand.NewPCG(o.Seed, 1))
 	s.domain = "d" + strings.ToLower(s.randomID(13)) + ".cloudfront.net"
+	for i := range o.Regional {
+		s.upper = append(s.upper, newEdge(s, 1000+i, nil))
+	}
 	for i := range o.Edges {
-		s.edges = append(s.edges, newEdge(s, i))
+		var up *edge
+		if o.Regional > 0 {
+			up = s.upper[i%o.Regional]
+		}
+		s.edges = append(s.edges, newEdge(s, i, up))
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s, nil
@@ -312,7 +360,7 @@ func (s *Simulator) Close() error {
 	if c, ok := s.origin.(interface{ CloseIdleConnections() }); ok {
 		c.CloseIdleConnections()
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.log.failure())...)
 }
 
 // enter begins something that Close waits for; it says no once Close has begun.
@@ -361,6 +409,7 @@ func (s *Simulator) Calls() map[string]int {
 // removed, and serves when the origin fails.
 type Object struct {
 	Path    string // canonical, with the query parameters that are part of the key
+	Variant string // headers and cookies that are part of the key, as "Name: value" lines
 	Method  string // GET, HEAD (headers alone) or OPTIONS
 	Status  int
 	Header  http.Header
@@ -374,8 +423,13 @@ type Object struct {
 // Fresh says whether the edge would serve the object at t without asking the origin.
 func (o Object) Fresh(t time.Time) bool { return t.Before(o.Expires) }
 
-// Peek looks up what an edge holds for a GET of a request target, without touching it.
+// Peek looks up what an edge holds for a GET of a request target, without touching it. Of several variants
+// it is the first in the order of Variant.
 func (s *Simulator) Peek(edge int, target string) (Object, bool) { return s.edges[edge].peek(target) }
 
-// Objects lists what an edge holds, expired objects included, in the order of their paths.
+// Objects lists what an edge holds, expired objects included, in the order of their paths and variants.
+// A byte range of what is not held whole is an object with status 206.
 func (s *Simulator) Objects(edge int) []Object { return s.edges[edge].list() }
+
+// Regional lists what a regional cache holds, from 0, as Objects does for an edge.
+func (s *Simulator) Regional(i int) []Object { return s.upper[i].list() }
