@@ -39,6 +39,8 @@ const (
 	DefaultMargin       = 2 * time.Second
 	DefaultSweepTimeout = 10 * time.Minute
 	DefaultBatch        = 1000
+
+	maxBatch = 3000 // what CloudFront takes in a request
 )
 
 // MonthlyFreePaths is how many paths a month CloudFront does not charge, over
@@ -137,15 +139,23 @@ type Request struct {
 	MaxPrice *float64
 	// FreePaths left this month; nil: 1,000 less what this journal knows of.
 	FreePaths *int
+	// Plan is a plan file, of which exactly the items are sent, or nothing. What it
+	// says counts for Selector, Exact, OnlySeen, AssumeComplete and Batch.
+	Plan *PlanFile
 }
 
+// options returns the choices of the request, with what its plan file says.
 func (r *Request) options() (journal.Options, error) {
+	if f := r.Plan; f != nil {
+		r.Selector = f.Selector
+		r.Exact, r.OnlySeen, r.AssumeComplete, r.Batch = f.Options.Exact, f.Options.OnlySeen, f.Options.AssumeComplete, f.Options.Batch
+	}
 	o := journal.Options{
-		Exact: r.Exact, OnlySeen: r.OnlySeen, AssumeComplete: r.AssumeComplete,
-		Batch: r.Batch, Settle: r.Settle, Margin: r.Margin, SweepTimeout: r.SweepTimeout,
+		Planning: journal.Planning{Exact: r.Exact, OnlySeen: r.OnlySeen, AssumeComplete: r.AssumeComplete, Batch: r.Batch},
+		Settle:   r.Settle, Margin: r.Margin, SweepTimeout: r.SweepTimeout,
 		MaxPrice: -1, FreePaths: -1,
 	}
-	if o.Batch < 0 || o.Batch > 3000 {
+	if o.Batch < 0 || o.Batch > maxBatch {
 		return o, fmt.Errorf("dispatch: a batch of %d items: CloudFront takes 1 to 3,000 in a request", o.Batch)
 	}
 	if p := r.MaxPrice; p != nil {
@@ -184,9 +194,12 @@ type Preview struct {
 	Young time.Time
 	// FreePaths is how many paths were taken as free.
 	FreePaths int
+	// Review compares the plan file with the inventory; nil where there is no file.
+	Review *Review
 }
 
-// Plan computes what would be sent now, and sends nothing.
+// Plan computes what would be sent now, and sends nothing. With a plan file that is
+// the file's items, and the preview's Review says whether they may be.
 func (d *Dispatcher) Plan(ctx context.Context, r Request) (*Preview, error) {
 	o, err := r.options()
 	if err != nil {
@@ -195,6 +208,13 @@ func (d *Dispatcher) Plan(ctx context.Context, r Request) (*Preview, error) {
 	now, err := d.now(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if r.Plan != nil {
+		if err := d.fits(r.Plan); err != nil {
+			return nil, err
+		}
+		p, _, err := d.review(ctx, r.Selector, o, r.Plan.fixed(), r.Plan.made(), now, now, nil)
+		return p, err
 	}
 	return d.plan(ctx, r.Selector, o, now, now, nil)
 }
@@ -216,14 +236,10 @@ func (d *Dispatcher) plan(ctx context.Context, s selector.Selector, o journal.Op
 	if p.FreePaths < 0 {
 		p.FreePaths = max(0, MonthlyFreePaths-sentThisMonth(k.Batches, now))
 	}
-	scope := d.opts.Scope
-	if len(scope) == 0 {
-		scope = p.Coverage.Scope
-	}
 	p.Plan, err = plan.Compute(d.inputs(ctx, c, cut, now, skip, p), plan.Options{
 		Named: c.Named(), OnlySeen: o.OnlySeen, Exact: o.Exact,
 		Wildcards: o.AssumeComplete || p.Coverage.Complete,
-		Scope:     scope, Doubtful: d.opts.Rules.QueryInDoubt,
+		Scope:     d.scope(p.Coverage), Doubtful: d.opts.Rules.QueryInDoubt,
 		Price: plan.PriceModel{FreePaths: p.FreePaths}, Limits: d.opts.Limits,
 	})
 	if err == nil && !o.OnlySeen && !o.AssumeComplete && !p.Coverage.Complete {
@@ -305,6 +321,7 @@ func sentThisMonth(batches []*journal.Batch, now time.Time) int {
 
 // Open writes an invalidation to the journal, where recorders see it from then
 // on: its cut is the instant of the call. Nothing is sent before [Dispatcher.Drive].
+// A plan file is compared with the inventory when it is sent, not here.
 func (d *Dispatcher) Open(ctx context.Context, r Request) (*journal.Invalidation, error) {
 	o, err := r.options()
 	if err != nil {
@@ -321,6 +338,13 @@ func (d *Dispatcher) Open(ctx context.Context, r Request) (*journal.Invalidation
 		return nil, err
 	}
 	inv := &journal.Invalidation{Selector: r.Selector, Cut: now, Reason: r.Reason, By: r.By, Options: o}
+	if r.Plan != nil {
+		if err := d.fits(r.Plan); err != nil {
+			return nil, err
+		}
+		inv.Fixed = r.Plan.made()
+		return inv, d.journal.CreateFixed(ctx, inv, r.Plan.fixed(), now, d.opts.Random())
+	}
 	return inv, d.journal.Create(ctx, inv, now, d.opts.Random())
 }
 

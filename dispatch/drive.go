@@ -245,6 +245,7 @@ type run struct {
 
 	queue  []queued // planned, in no batch yet
 	queued bool
+	bound  *binding // the plan file, if there is one and it was planned by
 
 	notBefore    time.Time // back-off
 	tries        int

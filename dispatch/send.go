@@ -101,7 +101,7 @@ func (d *Dispatcher) queue(ctx context.Context, l *journal.Lease, r *run, now ti
 		}
 	}
 	own := journal.NewHistory(r.batches, d.opts.Rules.QueryInDoubt)
-	p, err := d.plan(ctx, inv.Selector, inv.Options, inv.Cut, now, func(e *inventory.Entry) bool {
+	p, err := d.planOpen(ctx, r, now, func(e *inventory.Entry) bool {
 		_, sent := own.PurgedAll(e)
 		return sent
 	})
@@ -111,7 +111,13 @@ func (d *Dispatcher) queue(ctx context.Context, l *journal.Lease, r *run, now ti
 	if wait := p.Young.Add(inv.Options.Settle).Sub(now); wait > 0 && now.Before(settled) {
 		return min(wait, settled.Sub(now)), nil
 	}
+	if err := d.keepToPlan(ctx, l, r, p, now); err != nil || inv.State.Ended() {
+		return 0, err
+	}
 	sent := make(map[string]bool)
+	for _, x := range inv.Refused {
+		sent[x.Item] = inv.Fixed != nil
+	}
 	for _, b := range r.batches {
 		for _, it := range b.Items {
 			sent[it] = true
@@ -159,13 +165,8 @@ func (d *Dispatcher) stillClean(ctx context.Context, r *run, items []queued, now
 		if !q.lookedUp || q.item.Kind != cfpath.Wildcard {
 			continue
 		}
-		for e, err := range d.journal.Store().Scan(ctx, d.journal.Distribution(), store.Range{Prefix: q.item.Text, Now: now}) {
-			if err != nil {
-				return false, err
-			}
-			if !r.sel.Selects(&e, r.inv.Cut) {
-				return false, nil
-			}
+		if clean, err := d.cleanBelow(ctx, r, q.item, now); err != nil || !clean {
+			return false, err
 		}
 	}
 	return true, nil

@@ -15,6 +15,7 @@
 //	head            the number of the last invalidation opened
 //	inv/NUMBER      an invalidation
 //	bat/NUMBER/N    a batch: one CreateInvalidation call
+//	fix/HASH/N      a part of a plan file that an invalidation is bound to
 //	rep/NUMBER/…    what a recorder sighted from before the cut
 //	new/NUMBER      a mark: reports came in that no dispatcher has read
 //	ses/ID          a recorder's session
@@ -49,6 +50,7 @@ const (
 
 	dirInvalidations = "inv/"
 	dirBatches       = "bat/"
+	dirFixed         = "fix/"
 	dirReports       = "rep/"
 	dirUnread        = "new/"
 	dirSessions      = "ses/"
@@ -83,15 +85,27 @@ const (
 	CodePriceGuard = "price-guard"
 	// CodeBudget: it would have cost more than is left of the month's budget.
 	CodeBudget = "budget"
+	// CodeOverBudget: no plan keeps within the collateral, items or wildcards that
+	// were asked for.
+	CodeOverBudget = "over-budget"
+	// CodePlanDiffers: its plan file no longer fits the inventory.
+	CodePlanDiffers = "plan-differs"
 	// CodeUnreadable: the selector is of a newer version, or damaged.
 	CodeUnreadable = "unreadable"
 )
 
-// Stopped reports whether a guard stopped it: going on would send what somebody
-// set a limit against.
-func (inv *Invalidation) Stopped() bool {
-	return inv.State == Failed && (inv.ErrorCode == CodePriceGuard || inv.ErrorCode == CodeBudget)
+// Guard reports whether an error code is that of a guard: going on would send what
+// somebody set a limit against.
+func Guard(code string) bool {
+	switch code {
+	case CodePriceGuard, CodeBudget, CodeOverBudget, CodePlanDiffers:
+		return true
+	}
+	return false
 }
+
+// Stopped reports whether a guard stopped it.
+func (inv *Invalidation) Stopped() bool { return inv.State == Failed && Guard(inv.ErrorCode) }
 
 // Ended reports whether nothing more happens by itself.
 func (s State) Ended() bool {
@@ -111,7 +125,9 @@ type Invalidation struct {
 	// By names the process and person that opened it.
 	By      string  `json:"by,omitempty"`
 	Options Options `json:"options"`
-	State   State   `json:"state"`
+	// Fixed: exactly the items of a plan file are sent.
+	Fixed *FixedPlan `json:"fixed,omitempty"`
+	State State      `json:"state"`
 	// Planned is set once the items are known.
 	Planned *Planned `json:"planned,omitempty"`
 	// Sent: every planned item stands in an answered batch.
@@ -182,13 +198,10 @@ func (inv *Invalidation) MarshalJSON() ([]byte, error) {
 
 // Options are the choices an invalidation was opened with; they do not change.
 type Options struct {
-	Exact          bool          `json:"exact,omitempty"`
-	OnlySeen       bool          `json:"only_seen,omitempty"`
-	AssumeComplete bool          `json:"assume_complete,omitempty"`
-	Batch          int           `json:"batch,omitempty"`
-	Settle         time.Duration `json:"settle"`
-	Margin         time.Duration `json:"margin"`
-	SweepTimeout   time.Duration `json:"sweep_timeout"`
+	Planning
+	Settle       time.Duration `json:"settle"`
+	Margin       time.Duration `json:"margin"`
+	SweepTimeout time.Duration `json:"sweep_timeout"`
 	// MaxPrice in dollars; nothing is sent if the plan costs more. Negative: no limit.
 	MaxPrice float64 `json:"max_price"`
 	// FreePaths left this month; negative: as far as the journal knows.
@@ -205,6 +218,15 @@ type Saving struct {
 	Entries int     `json:"entries"`
 	Items   int     `json:"items"`
 	Price   float64 `json:"price"`
+}
+
+// Planning are the options that decide which items a plan has. A plan file has
+// them too.
+type Planning struct {
+	Exact          bool `json:"exact,omitempty"`
+	OnlySeen       bool `json:"only_seen,omitempty"`
+	AssumeComplete bool `json:"assume_complete,omitempty"`
+	Batch          int  `json:"batch,omitempty"`
 }
 
 // Planned is what a plan came to when it was made for sending.
@@ -297,26 +319,30 @@ func number(n uint64) string { return fmt.Sprintf("%016x", n) }
 // and random distinguishes journals that lost data.
 func (j *Journal) Create(ctx context.Context, inv *Invalidation, now time.Time, random string) error {
 	for {
-		var h head
-		hv, err := j.get(ctx, keyHead, &h)
-		if err != nil {
+		err := j.create(ctx, inv, now, random, nil)
+		if !errors.Is(err, store.ErrConflict) { // else somebody opened one meanwhile
 			return err
 		}
-		inv.Number = h.Number + 1
-		inv.ID = fmt.Sprintf("inv-%d-%s", inv.Number, random)
-		inv.Distribution = j.dist
-		inv.Opened, inv.State = now, Sending
-		v, err := j.commit(ctx, []store.Requirement{{Key: keyHead, Version: hv}},
-			put(keyHead, head{inv.Number}), put(dirInvalidations+number(inv.Number), inv))
-		if errors.Is(err, store.ErrConflict) {
-			continue // somebody else opened one meanwhile
-		}
-		if err != nil {
-			return err
-		}
-		inv.version = v
-		return nil
 	}
+}
+
+// create is one attempt at Create, under further requirements.
+func (j *Journal) create(ctx context.Context, inv *Invalidation, now time.Time, random string, require []store.Requirement) error {
+	var h head
+	hv, err := j.get(ctx, keyHead, &h)
+	if err != nil {
+		return err
+	}
+	inv.Number = h.Number + 1
+	inv.ID = fmt.Sprintf("inv-%d-%s", inv.Number, random)
+	inv.Distribution = j.dist
+	inv.Opened, inv.State = now, Sending
+	v, err := j.commit(ctx, append(require, store.Requirement{Key: keyHead, Version: hv}),
+		put(keyHead, head{inv.Number}), put(dirInvalidations+number(inv.Number), inv))
+	if err == nil {
+		inv.version = v
+	}
+	return err
 }
 
 // Invalidations returns the invalidations opened after number after, oldest first.

@@ -219,6 +219,7 @@ const (
 	ReasonRoot       = "root-object"      // the other path of the default root object
 	ReasonBudget     = "within-budget"    // not all below is selected, but the budgets allow it
 	ReasonTag        = "tag"              // all that carries the tag is selected, or the budgets allow it
+	ReasonFixed      = "fixed"            // a plan file has it
 )
 
 // Totals sum a plan up.

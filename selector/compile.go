@@ -23,7 +23,8 @@ type Compiled struct {
 	prefixes *patterns
 	regexps  []*regexp.Regexp
 	tags     map[string]struct{} // in lower case
-	age      time.Duration       // -1: any
+	age      time.Duration       // at least; -1: any
+	recent   time.Duration       // at most; -1: any
 	exclude  *patterns
 
 	named []cfpath.Item
@@ -36,7 +37,7 @@ type Compiled struct {
 // Compile checks the whole selector. The error is an [*Error] for the first
 // thing that is wrong. An empty selector compiles, and selects nothing.
 func (s Selector) Compile() (*Compiled, error) {
-	c := &Compiled{empty: s.Empty(), age: -1}
+	c := &Compiled{empty: s.Empty(), age: -1, recent: -1}
 	var err error
 	if c.exclude, _, err = compilePatterns("--exclude", s.Exclude, s.ExactQuery); err != nil {
 		return nil, err
@@ -80,7 +81,13 @@ func (s Selector) Compile() (*Compiled, error) {
 			c.age = time.Duration(d)
 		}
 	}
-	if len(s.Patterns) > 0 && !s.All && c.prefixes == nil && c.regexps == nil && c.tags == nil && c.age < 0 {
+	for _, d := range s.SeenSince {
+		if d < 0 {
+			return nil, &Error{Where: "--seen-since", Input: d.String(), Reason: "an age is not negative", Hint: "write it without '-'"}
+		}
+		c.recent = max(c.recent, time.Duration(d))
+	}
+	if len(s.Patterns) > 0 && !s.All && c.prefixes == nil && c.regexps == nil && c.tags == nil && !s.Dated() {
 		c.name(given, s.ExactQuery)
 	}
 	return c, nil
@@ -142,6 +149,9 @@ func (c *Compiled) excluded(it cfpath.Item) bool {
 // age of the entry's last sighting at the cut; whether it is from before the cut
 // is the caller's question. It does not allocate.
 func (c *Compiled) Selects(e *inventory.Entry, cut time.Time) bool {
+	if c.recent >= 0 && e.Last.Before(cut.Add(-c.recent)) {
+		return false
+	}
 	if e.Folded {
 		// The age of what was folded is not known, only that of its latest.
 		return c.MaySelectBelow(e.Path) && c.tagged(e.Tags)

@@ -23,11 +23,15 @@
 package selector
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // A Selector names what to invalidate. The zero value selects nothing. It makes
@@ -46,6 +50,9 @@ type Selector struct {
 	// OlderThan selects entries whose last sighting ended more than this before
 	// the cut; of several the shortest decides, being the union.
 	OlderThan []Duration `json:"older_than,omitempty"`
+	// SeenSince selects entries whose last sighting ended no more than this before
+	// the cut; of several the longest decides, being the union.
+	SeenSince []Duration `json:"seen_since,omitempty"`
 	// Exclude are patterns. Alone they select nothing.
 	Exclude []string `json:"exclude,omitempty"`
 	// ExactQuery takes patterns literally: one without '?' is a path without query.
@@ -55,7 +62,54 @@ type Selector struct {
 // Empty tells whether there is no criterion to select by.
 func (s Selector) Empty() bool {
 	return !s.All && len(s.Patterns) == 0 && len(s.Prefixes) == 0 && len(s.Regexps) == 0 &&
-		len(s.Tags) == 0 && len(s.OlderThan) == 0
+		len(s.Tags) == 0 && !s.Dated()
+}
+
+// Dated tells whether it matters when an entry was sighted.
+func (s Selector) Dated() bool { return len(s.OlderThan) > 0 || len(s.SeenSince) > 0 }
+
+// MarshalJSON implements [json.Marshaler]. Bytes that are not UTF-8, which
+// JSON cannot hold, become the escapes that they mean in a path.
+func (s Selector) MarshalJSON() ([]byte, error) {
+	type plain Selector
+	p := plain(s)
+	for _, list := range [...]*[]string{&p.Patterns, &p.Prefixes, &p.Exclude} {
+		*list = escaped(*list)
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // a '&' is to be read, and to be found
+	err := enc.Encode(p)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
+}
+
+// escaped returns the list with all bytes that are not UTF-8 escaped.
+func escaped(list []string) []string {
+	for i, text := range list {
+		if utf8.ValidString(text) {
+			continue
+		}
+		list = slices.Clone(list)
+		for ; i < len(list); i++ {
+			text = list[i]
+			if utf8.ValidString(text) {
+				continue
+			}
+			var b strings.Builder
+			for len(text) > 0 {
+				r, n := utf8.DecodeRuneInString(text)
+				if r == utf8.RuneError && n == 1 {
+					fmt.Fprintf(&b, "%%%02X", text[0])
+				} else {
+					b.WriteString(text[:n])
+				}
+				text = text[n:]
+			}
+			list[i] = b.String()
+		}
+		break
+	}
+	return list
 }
 
 // String returns the selector as the command line would say it, quoted for a POSIX shell.
@@ -81,6 +135,9 @@ func (s Selector) String() string {
 	add("--tag", s.Tags...)
 	for _, d := range s.OlderThan {
 		add("--older-than", d.String())
+	}
+	for _, d := range s.SeenSince {
+		add("--seen-since", d.String())
 	}
 	add("--exclude", s.Exclude...)
 	if s.ExactQuery {
@@ -143,7 +200,7 @@ func (d *Duration) UnmarshalJSON(data []byte) error {
 	}
 	seconds, err := strconv.ParseFloat(string(data), 64)
 	if err != nil || math.Abs(seconds) >= math.MaxInt64/1e9 {
-		return &Error{Where: "older_than", Input: string(data), Reason: "not a duration", Hint: "give a number of seconds, less than 292 years"}
+		return &Error{Where: "duration", Input: string(data), Reason: "not a duration", Hint: "give a number of seconds, less than 292 years"}
 	}
 	*d = Duration(math.Round(seconds * 1e9))
 	return nil

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"github.com/cf-invalidation-tracker/cftrack/cfpath"
 	"github.com/cf-invalidation-tracker/cftrack/inventory"
 )
@@ -97,6 +99,12 @@ func TestSelects(t *testing.T) {
 		{"tag and path", Selector{Tags: []string{"news"}, Patterns: []string{"/b"}}, false, false},
 		{"not older than its age", Selector{OlderThan: hours(1)}, false, true},
 		{"older: the union", Selector{OlderThan: hours(2, 0)}, true, true},
+		{"seen since its very last", Selector{SeenSince: hours(1)}, true, true},
+		{"not seen since", Selector{SeenSince: []Duration{Duration(time.Hour) - 1}}, false, true},
+		{"folded: not seen since", Selector{SeenSince: []Duration{0}}, false, true},
+		{"seen since: the union", Selector{SeenSince: hours(0, 2)}, true, true},
+		{"of an age between two", Selector{SeenSince: hours(2), OlderThan: []Duration{Duration(time.Hour) - 1}}, true, true},
+		{"seen since, and another path", Selector{SeenSince: hours(2), Patterns: []string{"/b"}}, false, false},
 		{"folded: a pattern inside", Selector{Patterns: []string{"/s?q=1"}}, false, true},
 		{"folded: the path whose queries it is", Selector{Patterns: []string{"/s"}}, false, true},
 		{"folded: literally not", Selector{Patterns: []string{"/s"}, ExactQuery: true}, false, false},
@@ -222,6 +230,7 @@ func TestCompileErrors(t *testing.T) {
 		{Selector{Tags: []string{""}}, "--tag", 0, "empty tag"},
 		{Selector{Tags: []string{"a,b"}}, "--tag", 1, `","`},
 		{Selector{OlderThan: []Duration{-1}}, "--older-than", 0, "negative"},
+		{Selector{SeenSince: []Duration{-1}}, "--seen-since", 0, "negative"},
 	}
 	for _, tt := range tests {
 		_, err := tt.s.Compile()
@@ -240,10 +249,11 @@ func TestString(t *testing.T) {
 	s := Selector{
 		All: true, Patterns: []string{"/a b", "/c"}, Prefixes: []string{"/p"}, Regexps: []string{"it's"}, Tags: []string{"t"},
 		OlderThan: []Duration{Duration(90 * time.Minute), Duration(24 * time.Hour), Duration(10 * time.Minute), Duration(1500 * time.Millisecond), 0},
+		SeenSince: []Duration{Duration(time.Minute)},
 		Exclude:   []string{"*.js"}, ExactQuery: true,
 	}
 	want := `'/a b' /c --all --prefix /p --regexp 'it'\''s' --tag t ` +
-		`--older-than 1h30m --older-than 24h --older-than 10m --older-than 1.5s --older-than 0s --exclude '*.js' --exact-query`
+		`--older-than 1h30m --older-than 24h --older-than 10m --older-than 1.5s --older-than 0s --seen-since 1m --exclude '*.js' --exact-query`
 	if got := s.String(); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
@@ -255,7 +265,7 @@ func TestString(t *testing.T) {
 func TestJSON(t *testing.T) {
 	s := Selector{
 		Patterns: []string{"/a*"}, Prefixes: []string{"/p"}, Regexps: []string{"x$"}, Tags: []string{"t"},
-		OlderThan: []Duration{Duration(time.Hour), 1, -1500000000}, Exclude: []string{"*.js"}, ExactQuery: true,
+		OlderThan: []Duration{Duration(time.Hour), 1, -1500000000}, SeenSince: []Duration{2}, Exclude: []string{"*.js"}, ExactQuery: true,
 	}
 	data, err := json.Marshal(s)
 	if err != nil {
@@ -283,6 +293,32 @@ func TestJSON(t *testing.T) {
 			t.Errorf("%s is %v", in, d)
 		}
 	}
+}
+
+// JSON holds no bytes that are not UTF-8; in a path they are escapes.
+func TestJSONKeepsTheMeaningOfEveryByte(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := "/" + string(rapid.SliceOfN(rapid.SampledFrom([]byte("a%4E\xc3\xa9\xff\xe2*?&<")), 0, 8).Draw(t, "pattern"))
+		given := []string{"/ä", p}
+		data, err := json.Marshal(Selector{Patterns: given, Prefixes: given, Exclude: given})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back Selector
+		if err := json.Unmarshal(data, &back); err != nil {
+			t.Fatal(err)
+		}
+		for _, got := range []string{back.Patterns[1], back.Prefixes[1], back.Exclude[1]} {
+			a, err := canonicalPattern("", p)
+			b, err2 := canonicalPattern("", got)
+			if err != nil || err2 != nil || a != b {
+				t.Fatalf("%q became %q: %q is not %q (%v, %v)", p, got, b, a, err, err2)
+			}
+		}
+		if given[1] != p {
+			t.Fatal("what was given changed")
+		}
+	})
 }
 
 func TestStripURL(t *testing.T) {

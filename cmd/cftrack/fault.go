@@ -37,6 +37,8 @@ type fault struct {
 	hint     string
 	problems config.Problems
 	cause    error
+	// differences say why a plan file is not sent.
+	differences *dispatch.Review
 }
 
 func (f *fault) Error() string { return f.message }
@@ -56,6 +58,7 @@ func explain(err error) *fault {
 		ae *stores.Error
 		se *store.Error
 		de *dispatch.Error
+		fe *dispatch.PlanFileError
 	)
 	switch {
 	case errors.As(err, &f):
@@ -74,6 +77,8 @@ func explain(err error) *fault {
 		bare := *ce
 		bare.Hint = ""
 		return &fault{exit: exitUsage, code: "path", message: bare.Error(), hint: ce.Hint, cause: err}
+	case errors.As(err, &fe):
+		return planFileFault(fe)
 	case errors.As(err, &ae):
 		return &fault{exit: exitUsage, code: "store-address", message: ae.Error(), hint: ae.Hint, cause: err}
 	case errors.Is(err, dispatch.ErrUndone):
@@ -118,7 +123,9 @@ func (a *app) complain(f *fault, asJSON bool) {
 			Code     string          `json:"code"`
 			Hint     string          `json:"hint"`
 			Problems config.Problems `json:"problems,omitempty"`
-		}{f.message, f.code, f.hint, nil}
+
+			Differences *dispatch.Review `json:"differences,omitempty"`
+		}{f.message, f.code, f.hint, nil, f.differences}
 		if len(f.problems) > 1 {
 			o.Problems = f.problems
 		}

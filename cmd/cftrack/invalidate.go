@@ -22,7 +22,7 @@ import (
 // invalidateFlags are the flags of invalidate.
 type invalidateFlags struct {
 	planFlags
-	reason, plan         string
+	reason, plan, hash   string
 	yes, noWait, now     bool
 	settle, sweepTimeout config.Duration
 }
@@ -30,7 +30,7 @@ type invalidateFlags struct {
 func newInvalidateCmd(a *app) *cobra.Command {
 	flags := invalidateFlags{settle: config.Duration(dispatch.DefaultSettle), sweepTimeout: config.Duration(dispatch.DefaultSweepTimeout)}
 	cmd := &cobra.Command{
-		Use:   "invalidate SELECTOR",
+		Use:   "invalidate SELECTOR | --plan FILE",
 		Short: "Invalidate what is selected, and follow it to the end",
 		Long: `Plan as 'cftrack plan' does, send the plan within CloudFront's limits, and follow it
 until every edge has processed it and no response from before can come back.
@@ -40,12 +40,17 @@ costs more than --max-price. --yes does not ask and lifts the default of --max-p
 but never a limit that was set. Interrupted at any moment, nothing is lost:
 'cftrack resume' goes on, and nothing is billed twice.
 
-Exit code 3: not sent because of its price, or declined; or sent, and something
-could not be covered, or the end could not be awaited.
+--plan sends exactly the items of a file that 'cftrack plan --output json' made. If by
+now they miss something selected, or hit something that the file does not name,
+nothing is sent.
+
+Exit code 3: not sent because of its price, because the plan file no longer fits, or
+declined; or sent, and something could not be covered, or the end could not be awaited.
 ` + selectorHelp,
 		Example: `  cftrack invalidate '/blog/*/comments*' --reason 'moderation'
   cftrack invalidate --tag product-17 --max-price 2.50
   git diff --name-only HEAD~1 | sed 's,^public,,' | cftrack invalidate - --yes
+  cftrack invalidate --plan plan.json --hash sha256:9f86d0... --yes
   cftrack invalidate '/*' --yes`,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.invalidate(cmd.Context(), &flags, args) },
 	}
@@ -57,20 +62,24 @@ could not be covered, or the end could not be awaited.
 	f.BoolVar(&flags.now, "now", false, "send at once, without letting recorders flush")
 	f.Var(&flags.settle, "settle", "how long recorders may flush before anything is sent")
 	f.Var(&flags.sweepTimeout, "sweep-timeout", "how long to wait for recorders at the end")
-	f.StringVar(&flags.plan, "plan", "", "not in this version")
-	_ = f.MarkHidden("plan")
+	f.StringVar(&flags.plan, "plan", "", "send the items of a plan `FILE`, or of - for standard input")
+	f.StringVar(&flags.hash, "hash", "", "send the plan file only if this is its hash")
 	return cmd
 }
 
 func (a *app) invalidate(ctx context.Context, flags *invalidateFlags, args []string) (err error) {
-	if flags.plan != "" {
-		return usage("not-in-this-version", "give invalidate the SELECTOR of the plan", "this version cannot send a plan file")
+	var r dispatch.Request
+	switch {
+	case flags.plan != "":
+		r, err = flags.fromFile(a, args)
+	case flags.hash != "":
+		err = usage("flag", "give the file with --plan", "--hash is that of a plan file, and there is none")
+	default:
+		var t *target
+		if t, err = a.target(); err == nil {
+			r, err = flags.request(a, args, t.aliases)
+		}
 	}
-	t, err := a.target()
-	if err != nil {
-		return err
-	}
-	r, err := flags.request(a, args, t.aliases)
 	if err != nil {
 		return err
 	}
@@ -100,6 +109,9 @@ func (a *app) invalidate(ctx context.Context, flags *invalidateFlags, args []str
 			return err
 		}
 	}
+	if v.Review != nil && v.Review.Differs() {
+		return a.differs(v.Review)
+	}
 	if limit, guarded := flags.guard(a, flags.yes); guarded {
 		if v.Totals.Price > limit {
 			return overPrice(v.Totals.Price, limit, a.origins["max-price"].Source == config.Default)
@@ -125,7 +137,7 @@ func (a *app) invalidate(ctx context.Context, flags *invalidateFlags, args []str
 	}
 	report, err := d.Drive(ctx, inv.ID, goal, f.show)
 	f.end()
-	return a.conclude(inv.ID, report, err, v.Warnings)
+	return a.conclude(inv.ID, report, err, v)
 }
 
 // unsent explains an error before anything was opened.
@@ -143,6 +155,16 @@ func overPrice(price, limit float64, byDefault bool) error {
 		f.hint = fmt.Sprintf("--max-price %.2f sends it, and so does --yes", price+0.005)
 	}
 	return f
+}
+
+// declined is how a command ends that sent nothing since that would not have been
+// what was asked for.
+func declined(code, message string) *fault {
+	hint := "invalidate again with a higher --max-price"
+	if code == journal.CodePlanDiffers {
+		hint = remakeHint
+	}
+	return &fault{exit: exitUndone, code: code, message: message, hint: hint}
 }
 
 // ask asks on the terminal. The goroutine that reads the answer is left behind
@@ -164,17 +186,20 @@ func (a *app) ask(ctx context.Context, question string) (bool, error) {
 	}
 }
 
-// concluded is a report with the warnings that its plan gave.
+// concluded is a report with the warnings that its plan gave, and what had become
+// of its plan file.
 type concluded struct {
 	*dispatch.Report
-	Warnings []plan.Warning `json:"warnings"`
+	Warnings []plan.Warning   `json:"warnings"`
+	Plan     *dispatch.Review `json:"plan,omitempty"`
 }
 
-// conclude prints how far an invalidation is, and returns how the command ends.
-func (a *app) conclude(id string, r *dispatch.Report, driven error, warnings []plan.Warning) error {
+// conclude prints how far an invalidation is, and returns how the command ends. v is
+// what was planned, if that was now.
+func (a *app) conclude(id string, r *dispatch.Report, driven error, v *dispatch.Preview) error {
 	var printed error
 	if r != nil {
-		printed = a.printReport(r, warnings)
+		printed = a.printReport(r, v)
 	}
 	// How it ended counts more than that nobody reads it.
 	if err := ending(id, r, driven); err != nil {
@@ -183,9 +208,13 @@ func (a *app) conclude(id string, r *dispatch.Report, driven error, warnings []p
 	return printed
 }
 
-func (a *app) printReport(r *dispatch.Report, warnings []plan.Warning) error {
+func (a *app) printReport(r *dispatch.Report, v *dispatch.Preview) error {
 	if a.json() {
-		return a.printObject(concluded{r, append([]plan.Warning{}, warnings...)})
+		c := concluded{Report: r, Warnings: []plan.Warning{}}
+		if v != nil {
+			c.Warnings, c.Plan = append(c.Warnings, v.Warnings...), v.Review
+		}
+		return a.printObject(c)
 	}
 	p := a.printer()
 	writeReport(p, r)
@@ -221,8 +250,8 @@ func ending(id string, r *dispatch.Report, driven error) error {
 			f.hint = "what would cover: " + strings.Join(remedies, " ")
 		}
 		return f
-	case r.State == journal.Failed && r.Code == WarnPrice:
-		return &fault{exit: exitUndone, code: WarnPrice, message: r.Error, hint: "invalidate again with a higher --max-price"}
+	case r.State == journal.Failed && journal.Guard(r.Code):
+		return declined(r.Code, r.Error)
 	case r.State == journal.Failed:
 		return &fault{exit: exitFailed, code: r.Code, message: r.Error, hint: "once the cause is mended: " + resume}
 	case r.State == journal.Cancelled:

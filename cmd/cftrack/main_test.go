@@ -268,7 +268,7 @@ func TestEveryFlagIsASetting(t *testing.T) {
 		"string": "json", "stringArray": "/x"}
 	for name, flags := range a.settings() {
 		switch name {
-		case "max-collateral", "max-items", "max-wildcards", "plan":
+		case "max-collateral", "max-items", "max-wildcards":
 			continue
 		}
 		value, ok := values[flags[0].Value.Type()]

@@ -5,14 +5,12 @@ package main
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/cf-invalidation-tracker/cftrack/cfpath"
 	"github.com/cf-invalidation-tracker/cftrack/dispatch"
 	"github.com/cf-invalidation-tracker/cftrack/plan"
-	"github.com/cf-invalidation-tracker/cftrack/selector"
 )
 
 func newPlanCmd(a *app) *cobra.Command {
@@ -30,7 +28,7 @@ only if the inventory is complete, or with --assume-complete.
 ` + selectorHelp,
 		Example: `  cftrack plan '/blog/*/comments*'
   cftrack plan --tag product-17 --exclude '/checkout/*'
-  cftrack plan --all --output json`,
+  cftrack plan --all --output json >plan.json; cftrack invalidate --plan plan.json`,
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			t, err := a.target()
 			if err != nil {
@@ -57,7 +55,11 @@ only if the inventory is complete, or with --assume-complete.
 				v.Warnings = append(v.Warnings, priceWarning(v.Totals.Price, limit))
 			}
 			if a.json() {
-				return a.printObject(planJSON{1, o.id, v.Cut, r.Selector, newCoverageJSON(v.Coverage), v.FreePaths, v.Plan})
+				f, err := d.PlanFile(cmd.Context(), r, v)
+				if err != nil {
+					return err
+				}
+				return a.printObject(planJSON{f, newCoverageJSON(v.Coverage), v.FreePaths})
 			}
 			p := a.printer()
 			writePlan(p, a.style(a.stdout), o.id, r.Selector.String(), v, flags.verbose)
@@ -66,17 +68,6 @@ only if the inventory is complete, or with --assume-complete.
 	}
 	flags.add(cmd)
 	return cmd
-}
-
-// planJSON is a plan file.
-type planJSON struct {
-	Version      int               `json:"version"`
-	Distribution string            `json:"distribution"`
-	Cut          time.Time         `json:"cut"`
-	Selector     selector.Selector `json:"selector"`
-	Coverage     coverageJSON      `json:"coverage"`
-	FreePaths    int               `json:"free_paths"`
-	*plan.Plan
 }
 
 // WarnPrice is the code of the warning that a plan is over the price guard.
@@ -110,6 +101,13 @@ func writePlan(w interface{ WriteString(string) (int, error) }, st style, id, se
 	line := func(format string, args ...any) { _, _ = w.WriteString(fmt.Sprintf(format, args...) + "\n") }
 	t := v.Totals
 	line("%s", st.bold(fmt.Sprintf("Plan for %s: %s", id, printable(st.cut(selected, st.width-len(id)-12)))))
+	if r := v.Review; r != nil {
+		since := "nothing that it selects was sighted since"
+		if n := r.Sighted.Count; n > 0 {
+			since = count(n, "entry that it selects was", "entries that it selects were") + " sighted since"
+		}
+		line("  %s", st.faint(fmt.Sprintf("from a file made at %s; %s", instant(r.Made), since)))
+	}
 	line("  %s of %s selected, %s", thousands(t.Selected), count(t.Entries, "entry", "entries"), itemCounts(t))
 	if t.Items > 0 {
 		line("  at most %s, about %s until every edge has processed it, %s", dollars(t.Price), lasting(t.Seconds), alsoHits(t.Collateral))

@@ -63,11 +63,8 @@ func (p *planFlags) request(a *app, args []string, aliases []string) (dispatch.R
 			return dispatch.Request{}, usage("not-in-this-version", later.instead, "this version does not have --%s", later.name)
 		}
 	}
-	switch {
-	case p.batch < 1 || p.batch > maxBatch:
-		return dispatch.Request{}, usage("flag", fmt.Sprintf("write 1 to %d", maxBatch), "CloudFront takes no requests of %d items", p.batch)
-	case p.freePaths < -1:
-		return dispatch.Request{}, usage("flag", "write how many are left, or -1 to have them counted", "%d paths cannot be free", p.freePaths)
+	if err := p.checkCounts(); err != nil {
+		return dispatch.Request{}, err
 	}
 	s, _, err := p.read(a, args, aliases)
 	if err != nil {
@@ -81,6 +78,16 @@ func (p *planFlags) request(a *app, args []string, aliases []string) (dispatch.R
 		r.FreePaths = &p.freePaths
 	}
 	return r, nil
+}
+
+func (p *planFlags) checkCounts() error {
+	switch {
+	case p.batch < 1 || p.batch > maxBatch:
+		return usage("flag", fmt.Sprintf("write 1 to %d", maxBatch), "CloudFront takes no requests of %d items", p.batch)
+	case p.freePaths < -1:
+		return usage("flag", "write how many are left, or -1 to have them counted", "%d paths cannot be free", p.freePaths)
+	}
+	return nil
 }
 
 // guard is the price over which nothing is sent. --yes lifts the default one, never

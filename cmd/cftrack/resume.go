@@ -57,10 +57,9 @@ func resume(ctx context.Context, d *dispatch.Dispatcher, id string, f *follower)
 	if err != nil {
 		return nil, "", err
 	}
-	if inv.State == journal.Failed && inv.ErrorCode == WarnPrice {
+	if inv.Stopped() {
 		// Going on would send what somebody set a limit against.
-		return nil, "", &fault{exit: exitUndone, code: WarnPrice, message: inv.ID + " was not sent: " + inv.Error,
-			hint: "invalidate again with a higher --max-price"}
+		return nil, "", declined(inv.ErrorCode, inv.ID+" was not sent: "+inv.Error)
 	}
 	if inv, err = d.Journal().Reopen(ctx, inv.ID); err != nil {
 		return nil, "", err

@@ -28,7 +28,7 @@ different flags narrow, exclusions come last.`
 // selectorFlags are the flags of a SELECTOR, beside its patterns.
 type selectorFlags struct {
 	selector.Selector
-	olderThan ages
+	olderThan, seenSince ages
 }
 
 func (s *selectorFlags) add(cmd *cobra.Command) {
@@ -38,6 +38,7 @@ func (s *selectorFlags) add(cmd *cobra.Command) {
 	f.StringArrayVar(&s.Regexps, "regexp", nil, "paths in which the regular expression `RE2` matches somewhere")
 	f.StringArrayVar(&s.Tags, "tag", nil, "entries that carry the `tag`")
 	f.Var(&s.olderThan, "older-than", "entries last sighted longer ago")
+	f.Var(&s.seenSince, "seen-since", "entries last sighted no longer ago")
 	f.StringArrayVar(&s.Exclude, "exclude", nil, "a `pattern` of what to leave out")
 	f.BoolVar(&s.ExactQuery, "exact-query", false, "take patterns without ? as paths without query string")
 }
@@ -45,7 +46,7 @@ func (s *selectorFlags) add(cmd *cobra.Command) {
 // read returns the selector that flags and arguments make, checked.
 func (s *selectorFlags) read(a *app, args []string, aliases []string) (selector.Selector, *selector.Compiled, error) {
 	out := s.Selector
-	out.OlderThan = s.olderThan
+	out.OlderThan, out.SeenSince = s.olderThan, s.seenSince
 	if err := expanded(args); err != nil {
 		return out, nil, err
 	}
@@ -141,7 +142,7 @@ func expanded(args []string) error {
 		"the shell seems to have put file names in place of a pattern: %s", strings.Join(shown, " "))
 }
 
-// ages is the value of --older-than.
+// ages is the value of --older-than and --seen-since.
 type ages []selector.Duration
 
 func (v *ages) Set(s string) error {
