@@ -79,7 +79,7 @@ func (a *app) configCheck() error {
 	}{a.file.Path, map[string]settingJSON{}, []distributionJSON{}, a.configWarnings()}
 	all := a.settings()
 	for name, flags := range all {
-		if name == "max-collateral" || name == "max-items" || name == "max-wildcards" || name == "plan" {
+		if name == "max-collateral" || name == "max-items" || name == "max-wildcards" {
 			continue
 		}
 		v := flags[0].Value.String()
