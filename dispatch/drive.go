@@ -214,7 +214,7 @@ func (d *Dispatcher) round(ctx context.Context, l *leader) (time.Duration, error
 	if err != nil {
 		return 0, err
 	}
-	wait := idle
+	wait, ended := idle, false
 	for _, r := range open {
 		if err := d.keep(ctx, l, d.clock.Now()); err != nil {
 			return 0, err
@@ -232,8 +232,27 @@ func (d *Dispatcher) round(ctx context.Context, l *leader) (time.Duration, error
 			return 0, err
 		}
 		wait = min(wait, w)
+		ended = ended || r.inv.State.Ended()
 	}
-	return max(0, wait), nil
+	if ended {
+		err = d.compact(ctx, l)
+	}
+	return max(0, wait), err
+}
+
+// compact has the journal forget what can no longer matter. That it could not is
+// no reason to stop: another one will.
+func (d *Dispatcher) compact(ctx context.Context, l *leader) error {
+	c, err := l.lease.Compact(ctx, d.clock.Now(), d.opts.Rules.Longest())
+	switch {
+	case errors.Is(err, journal.ErrLeaseLost):
+		return err
+	case err != nil:
+		d.opts.Logger.Warn("the journal was not compacted", "err", err)
+	case c != journal.Compaction{}:
+		d.opts.Logger.Info("the journal was compacted", "removed", c)
+	}
+	return nil
 }
 
 // A run is what the leader holds in memory of an open invalidation. All of it

@@ -13,19 +13,22 @@ import (
 
 // A Report says how far an invalidation is. Its JSON form is fixed.
 type Report struct {
-	ID           string        `json:"id"`
-	State        journal.State `json:"state"`
-	Cut          time.Time     `json:"cut"`
-	Items        int           `json:"items"` // in all batches, follow-ups included
-	Price        float64       `json:"price"`
-	Reason       string        `json:"reason"`
-	Batches      []BatchReport `json:"batches"`
-	FollowUps    int           `json:"follow_ups"`
-	Distribution string        `json:"distribution"`
-	By           string        `json:"by"`
-	Opened       time.Time     `json:"opened"`
-	Ended        *time.Time    `json:"ended"`
-	Selector     string        `json:"selector"`
+	ID      string        `json:"id"`
+	State   journal.State `json:"state"`
+	Cut     time.Time     `json:"cut"`
+	Items   int           `json:"items"` // in all batches, follow-ups included
+	Price   float64       `json:"price"`
+	Reason  string        `json:"reason"`
+	Batches []BatchReport `json:"batches"`
+	// Compacted is when the journal forgot the batches up to then, which nothing
+	// depends on any more; nil if it did not. They still count in Items.
+	Compacted    *time.Time `json:"compacted,omitempty"`
+	FollowUps    int        `json:"follow_ups"`
+	Distribution string     `json:"distribution"`
+	By           string     `json:"by"`
+	Opened       time.Time  `json:"opened"`
+	Ended        *time.Time `json:"ended"`
+	Selector     string     `json:"selector"`
 	// Selected is how many entries were selected when it was planned.
 	Selected int `json:"selected"`
 	// Uncovered is what was selected and could not be named, or was refused.
@@ -80,7 +83,13 @@ func NewReport(inv *journal.Invalidation, batches []*journal.Batch) *Report {
 		r.Uncovered = append(r.Uncovered, p.Uncovered...)
 	}
 	r.Uncovered = append(r.Uncovered, inv.Refused...)
+	if c := inv.Compacted; c != nil {
+		r.Items, r.Compacted = c.Items, &c.At
+	}
 	for _, b := range batches {
+		if inv.Compacted != nil && b.Number < inv.Compacted.Batches {
+			continue // about to go
+		}
 		if b.State != journal.BatchRefused {
 			r.Items += len(b.Items)
 		}

@@ -160,7 +160,7 @@ func (d *Dispatcher) readReports(ctx context.Context, l *journal.Lease, r *run) 
 // by path alone and report too much.
 func (d *Dispatcher) concerns(r *run, rep journal.Report) bool {
 	e := inventory.Entry{Path: rep.Path, Last: rep.Start, Expires: inventory.Never, Tags: rep.Tags}
-	if r.sel.Selects(&e, r.inv.Cut) || r.inv.Selector.Dated() {
+	if r.sel.Selects(&e, r.inv.Cut) || r.inv.Selector.Dated() || r.inv.Compacted != nil {
 		return true
 	}
 	for _, b := range r.batches {

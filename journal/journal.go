@@ -23,6 +23,7 @@
 //	track           since when there have been recorders
 //	lease           which dispatcher leads
 //	windows         what CloudFront was seen to let be in progress
+//	compacted       when what can no longer matter was last forgotten
 //
 // Beside them, under no distribution, account/NAME is what all distributions of
 // an AWS account share.
@@ -46,7 +47,8 @@ const (
 	keyTrack = "track"
 	keyLease = "lease"
 
-	keyWindows = "windows"
+	keyWindows   = "windows"
+	keyCompacted = "compacted"
 
 	dirInvalidations = "inv/"
 	dirBatches       = "bat/"
@@ -151,6 +153,8 @@ type Invalidation struct {
 	Error     string    `json:"error,omitempty"`
 	ErrorCode string    `json:"error_code,omitempty"`
 	Ended     time.Time `json:"ended,omitzero"`
+	// Compacted is set once batches of it were forgotten.
+	Compacted *Summary `json:"compacted,omitempty"`
 
 	version    uint64
 	raw        json.RawMessage // the selector, where it cannot be read

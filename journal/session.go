@@ -64,6 +64,8 @@ func (s *Session) Ack(n uint64) {
 // A Tracking is since when there have been recorders.
 type Tracking struct {
 	Since time.Time `json:"since"`
+	// Longest is the longest lifetime that any session ever stated.
+	Longest time.Duration `json:"longest,omitempty"`
 }
 
 // OpenSession makes a session known. It fills Opened, Renewed and Flushed with
@@ -82,7 +84,11 @@ func (j *Journal) OpenSession(ctx context.Context, s *Session, now time.Time) er
 		}
 		puts := []store.Put{put(dirSessions+s.ID, s)}
 		if tv == 0 {
-			puts = append(puts, put(keyTrack, Tracking{Since: now}))
+			tr.Since = now
+		}
+		if tv == 0 || s.Longest > tr.Longest {
+			tr.Longest = max(tr.Longest, s.Longest)
+			puts = append(puts, put(keyTrack, tr))
 		}
 		v, err := j.commit(ctx, []store.Requirement{
 			{Key: keyTrack, Version: tv}, {Key: dirSessions + s.ID}}, puts...)

@@ -121,6 +121,9 @@ func writeDetails(w io.Writer, r *dispatch.Report, sent []string, all bool) {
 	if r.Error != "" {
 		fmt.Fprintf(w, "  error:     %s (%s)\n", printable(r.Error), r.Code)
 	}
+	if r.Compacted != nil {
+		fmt.Fprintf(w, "  batches:   forgotten %s, when nothing depended on them any more\n", instant(*r.Compacted))
+	}
 	for _, b := range r.Batches {
 		id := b.InvalidationID
 		if id == "" {

@@ -37,6 +37,7 @@ func Run(t *testing.T, open func(testing.TB) store.Store) {
 		{"ASessionNoticesThatItWasRemoved", aSessionNoticesThatItWasRemoved},
 		{"AGapIsAccepted", aGapIsAccepted},
 		{"ADeadRecorderLeavesAGap", aDeadRecorderLeavesAGap},
+		{"CompactionForgetsWhatIsOver", compactionForgetsWhatIsOver},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			part.run(t, journal.Open(open(t), "E1"))
