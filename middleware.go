@@ -25,7 +25,8 @@ import (
 // through. A response that was begun counts even if it was cut short; in place
 // of one that was not, CloudFront gets an error and may cache that.
 //
-// An error is recorded for as long as errors are cached. It does not remove the
+// A life counts from the end of the response and Options.Margin, by when
+// CloudFront has it. An error is recorded for as long as errors are cached. It does not remove the
 // path: other edges may still hold an earlier success. See [Tracker.Remove] for
 // servers that know better.
 func (t *Tracker) Middleware(next http.Handler) http.Handler {
@@ -239,6 +240,9 @@ func (r *response) end(outer *http.Request, panicked bool) {
 		e.running--
 	}
 	if r.kept {
+		if r.life < farFuture {
+			r.life += t.opts.Margin // it begins when CloudFront has the last byte
+		}
 		e = t.sight(sh, e, r.path, &r.sighting)
 		if e != nil && r.learned {
 			e.verdict = r.cached

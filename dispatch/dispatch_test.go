@@ -1012,6 +1012,31 @@ func TestAPlanNamesItsGaps(t *testing.T) {
 	})
 }
 
+// What nothing can settle is reported for a dead recorder once, not at every look.
+func TestADeadRecorderIsSpokenForOnce(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		w.session("dead", nil)
+		w.record("/main~1.js")
+		time.Sleep(time.Minute)
+		rep := w.invalidate(dispatch.Request{Selector: selector.Selector{Regexps: []string{"main"}}})
+		if rep.State != journal.Partial {
+			t.Fatalf("%+v", rep)
+		}
+		// Somebody reports it too, and another dispatcher goes on.
+		j := journal.Open(w.st, dist)
+		err := j.PutReports(t.Context(), "import", []journal.Report{{Invalidation: 1, Path: "/main~1.js", Start: rep.Cut, End: rep.Cut}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rep, err := w.dispatcher().Drive(t.Context(), rep.ID, dispatch.UntilDone, nil); err != nil || rep.State != journal.Partial {
+			t.Fatalf("%+v, %v", rep, err)
+		}
+		if unread, err := j.Unread(t.Context()); err != nil || len(unread) != 0 {
+			t.Errorf("there are reports that nobody read: %v, %v; so it never ends", unread, err)
+		}
+	})
+}
+
 func TestADoubtfulSpellingIsFollowedUpOnce(t *testing.T) {
 	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
 		w.session("dead", nil)

@@ -26,6 +26,7 @@ func (p *Preview) warnOfGaps() {
 	g := gaps[len(gaps)-1]
 	what := map[string]string{
 		journal.CauseLost:       "ended without closing, or is cut off from the store",
+		journal.CauseBehind:     "was out of touch with the store and is catching up",
 		journal.CauseFull:       "could not hold all it recorded",
 		journal.CauseStoreLost:  "found that the store had lost its data",
 		journal.CauseStoreBack:  "found that the store had gone back in time",

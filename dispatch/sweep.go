@@ -61,7 +61,7 @@ func (d *Dispatcher) sweep(ctx context.Context, l *journal.Lease, r *run, now ti
 		return 0, err
 	}
 	history := journal.NewHistory(all, d.opts.Rules.QueryInDoubt)
-	if err := d.reportForLost(ctx, r, lost, history, margin, now); err != nil {
+	if err := d.reportForLost(ctx, l, r, lost, history, margin, now); err != nil {
 		return 0, err
 	}
 	var due []string
@@ -175,8 +175,8 @@ func (d *Dispatcher) concerns(r *run, rep journal.Report) bool {
 
 // reportForLost speaks for recorders that died: what is selected and no item has
 // settled counts as reported by them, once.
-func (d *Dispatcher) reportForLost(ctx context.Context, r *run, lost []*journal.Session, history *journal.History,
-	margin time.Duration, now time.Time) error {
+func (d *Dispatcher) reportForLost(ctx context.Context, l *journal.Lease, r *run, lost []*journal.Session,
+	history *journal.History, margin time.Duration, now time.Time) error {
 	lost = slices.DeleteFunc(lost, func(s *journal.Session) bool { return r.lost[s.ID] })
 	if len(lost) == 0 {
 		return nil
@@ -189,15 +189,20 @@ func (d *Dispatcher) reportForLost(ctx context.Context, r *run, lost []*journal.
 		sent, ok := history.PurgedAll(&e)
 		settled := ok && sent.After(e.Last.Add(margin)) ||
 			!e.Folded && namedSince(history, e.Path, e.Last.Add(margin))
-		if r.sel.Selects(&e, r.inv.Cut) && !settled {
+		reported := slices.ContainsFunc(r.reports, func(rep journal.Report) bool {
+			return rep.Path == e.Path && !rep.End.Before(e.Last)
+		})
+		if r.sel.Selects(&e, r.inv.Cut) && !settled && !reported {
 			reports = append(reports, journal.Report{Invalidation: r.inv.Number,
 				Path: e.Path, Start: e.Last, End: e.Last, Tags: e.Tags})
 		}
 	}
-	if err := d.journal.PutReports(ctx, "lost-"+lost[0].ID, reports); err != nil {
-		return err
+	if len(reports) > 0 {
+		if err := l.PutReports(ctx, fmt.Sprintf("lost-%s-%d", lost[0].ID, now.UnixMilli()), reports); err != nil {
+			return err
+		}
+		r.reports = append(r.reports, reports...)
 	}
-	r.reports = append(r.reports, reports...)
 	for _, s := range lost {
 		r.lost[s.ID] = true
 	}

@@ -78,8 +78,12 @@ func ComputeCoverage(k Knowledge, now time.Time, longest time.Duration) Coverage
 		}
 	}
 	for _, s := range k.Sessions {
-		if g := s.gap(now); s.Lost(now) && g.matters(now, longest, whole) {
-			c.Gaps = append(c.Gaps, g)
+		if s.Lost(now) {
+			if g := s.gap(now); g.matters(now, longest, whole) {
+				c.Gaps = append(c.Gaps, g)
+			}
+		} else if s.behind(k.Invalidations) {
+			c.Gaps = append(c.Gaps, Gap{ID: s.ID, From: s.Oldest, Cause: CauseBehind, Recorder: s.Recorder})
 		}
 	}
 	if k.Evicts != "" {
@@ -98,6 +102,14 @@ func ComputeCoverage(k Knowledge, now time.Time, longest time.Duration) Coverage
 		c.From = completeFrom(&c, now, old)
 	}
 	return c
+}
+
+// behind reports whether an invalidation has ended without the session, which was
+// lost or not there yet, and which may hold something from before its cut.
+func (s *Session) behind(invs []*Invalidation) bool {
+	return slices.ContainsFunc(invs, func(inv *Invalidation) bool {
+		return (inv.State == Completed || inv.State == Partial) && !s.HasAcked(inv.Number) && !s.Oldest.After(inv.Cut)
+	})
 }
 
 // completeFrom is when every reason for doubt is older than anything cached.

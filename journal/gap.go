@@ -52,6 +52,7 @@ type Left struct {
 // Causes of gaps.
 const (
 	CauseLost       = "recorder-lost"   // a session ended without closing
+	CauseBehind     = "recorder-behind" // a session that was lost is back and has not caught up
 	CauseFull       = "buffer-full"     // a recorder could not hold what it sighted
 	CauseStoreLost  = "store-lost-data" // the store came back empty
 	CauseStoreBack  = "store-went-back" // the store came back with older data

@@ -152,9 +152,21 @@ func TestCoverage(t *testing.T) {
 		{name: "a part that is the whole scope", k: journal.Knowledge{Tracking: journal.Tracking{Since: t0},
 			Sessions: []*journal.Session{func() *journal.Session {
 				s := live()
-				s.Renewed, s.Scope = t0.Add(2*time.Hour), []string{"/blog/*"}
+				s.Renewed, s.Scope, s.Acked = t0.Add(2*time.Hour), []string{"/blog/*"}, 1
 				return s
 			}()}, Invalidations: partOf, Batches: sentPart}, now: t0.Add(2 * time.Hour), complete: true},
+		{name: "a recorder is back and has not caught up", k: journal.Knowledge{Tracking: journal.Tracking{Since: t0},
+			Sessions: []*journal.Session{func() *journal.Session {
+				s := live()
+				s.Oldest, s.Renewed = t0, t0.Add(2*time.Hour)
+				return s
+			}()}, Invalidations: everything, Batches: sentLate}, now: t0.Add(2 * time.Hour), gaps: "recorder-behind"},
+		{name: "a recorder that holds nothing from before the cut", k: journal.Knowledge{Tracking: journal.Tracking{Since: t0},
+			Sessions: []*journal.Session{func() *journal.Session {
+				s := live()
+				s.Oldest, s.Renewed = everything[0].Cut.Add(1), t0.Add(2*time.Hour)
+				return s
+			}()}, Invalidations: everything, Batches: sentLate}, now: t0.Add(2 * time.Hour), complete: true},
 		{name: "purged too soon after the beginning", k: journal.Knowledge{Tracking: journal.Tracking{Since: t0},
 			Invalidations: tooSoon, Batches: sentSoon}, now: t0.Add(2 * time.Hour), waiting: true},
 		{name: "a recorder is lost", k: journal.Knowledge{Tracking: journal.Tracking{Since: t0},

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/cf-invalidation-tracker/cftrack/store"
@@ -191,6 +192,15 @@ func (j *Journal) PutReports(ctx context.Context, name string, reports []Report)
 	}
 	_, err := j.commit(ctx, nil, puts...)
 	return err
+}
+
+// PutReports writes the reports that a dispatcher makes in place of recorders that
+// died. It knows of them, so they are not marked as unread.
+func (l *Lease) PutReports(ctx context.Context, name string, reports []Report) error {
+	puts := slices.DeleteFunc(reportPuts(reports, name), func(p store.Put) bool {
+		return strings.HasPrefix(p.Key, dirUnread)
+	})
+	return l.commit(ctx, store.Transaction{Put: puts}, nil)
 }
 
 // reportPuts writes reports, and beside them a mark for each invalidation that

@@ -1,0 +1,375 @@
+// Copyright The cftrack Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/cf-invalidation-tracker/cftrack/cfpath"
+	"github.com/cf-invalidation-tracker/cftrack/inventory"
+	"github.com/cf-invalidation-tracker/cftrack/journal"
+	"github.com/cf-invalidation-tracker/cftrack/selector"
+	"github.com/cf-invalidation-tracker/cftrack/simulator"
+	"github.com/cf-invalidation-tracker/cftrack/store"
+)
+
+// A seen object is what an edge held at a look.
+type seen struct {
+	res     *response
+	expires time.Time
+}
+
+// An observation is all that a look rests on, read at one instant.
+type observation struct {
+	now      time.Time // bubble time
+	journal  journal.Knowledge
+	unread   map[uint64]uint64
+	entries  map[string]inventory.Entry
+	coverage journal.Coverage
+}
+
+func (w *world) observe() *observation {
+	ctx := context.Background()
+	o := &observation{now: time.Now(), entries: make(map[string]inventory.Entry)}
+	var err error
+	if o.journal, err = w.j.Know(ctx); err != nil {
+		w.t.Fatal(err)
+	}
+	if o.unread, err = w.j.Unread(ctx); err != nil {
+		w.t.Fatal(err)
+	}
+	o.coverage = journal.ComputeCoverage(o.journal, w.g.now(), w.rules.Longest())
+	for e := range w.g.Scan(ctx, dist, store.Range{Now: w.g.now()}) {
+		o.entries[e.Path] = e
+	}
+	return o
+}
+
+// lookNowAndThen looks at the edges every few seconds.
+func (w *world) lookNowAndThen(stop <-chan struct{}) {
+	for {
+		select {
+		case <-stop:
+			return
+		case <-time.After(5300 * time.Millisecond):
+			w.look("in passing")
+		}
+	}
+}
+
+// look holds promises 1 and 2 against what the edges would serve now.
+func (w *world) look(when string) {
+	o := w.observe()
+	if w.unnoticed(o) {
+		return
+	}
+	judges := w.judges(o)
+	next := make(map[string]seen)
+	for edge := range w.sim.Edges() {
+		for _, obj := range w.sim.Objects(edge) {
+			res := w.served(obj)
+			if res == nil || obj.Status != 200 || !obj.Fresh(o.now) || !o.now.Before(obj.Stored.Add(res.maxAge)) {
+				continue // a failure, or kept beyond its life since the origin failed
+			}
+			key := fmt.Sprint(edge, " ", obj.Path, " ", res.id)
+			next[key] = seen{res, obj.Expires}
+			w.mu.Lock()
+			claimed, given := w.claims[res.path]
+			given = given && res.end.Before(claimed.Add(10*time.Second)) || res.given
+			w.mu.Unlock()
+			if given {
+				continue
+			}
+			for _, j := range judges {
+				if why := j.stale(w, o, res); why != "" {
+					w.fault("%s: edge %d serves %s from before the cut of %s (%s), which is %s: response %d, %s",
+						when, edge, res.path, j.inv.ID, j.inv.Selector, j.inv.State, res.id, why)
+				}
+			}
+			if e, ok := o.entries[obj.Path]; !ok && !o.inFlight(obj.Path) && !w.excused(o, res, true) {
+				w.fault("%s: edge %d holds %s (response %d until %v), which the inventory lacks", when, edge, obj.Path, res.id, obj.Expires.Sub(w.base))
+			} else if ok && e.Expires.Before(obj.Expires.Add(w.g.offset-time.Second)) && !o.inFlight(obj.Path) && !w.excused(o, res, true) {
+				w.fault("%s: edge %d holds %s (response %d) beyond the entry's end", when, edge, obj.Path, res.id)
+			}
+		}
+	}
+	w.compare(o, next)
+}
+
+// unnoticed reports whether the store lost data and a live recorder has not been
+// in touch with it since: then nobody can know yet.
+func (w *world) unnoticed(o *observation) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.g.mu.Lock()
+	loss := w.g.lossAt
+	w.g.mu.Unlock()
+	if loss.IsZero() {
+		return false
+	}
+	for _, p := range w.servers {
+		if p == nil || p.tracker == nil || p.isDead() {
+			continue
+		}
+		if !slices.ContainsFunc(o.journal.Sessions, func(s *journal.Session) bool {
+			return s.Recorder == p.name && s.Renewals > 1 && s.Renewed.After(loss.Add(w.g.offset+3*time.Second))
+		}) {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *world) served(o simulator.Object) *response {
+	text, ok := strings.CutPrefix(string(o.Body), "response ")
+	n, err := strconv.Atoi(strings.TrimSuffix(text, "."))
+	if !ok || err != nil {
+		return nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.responses[n]
+}
+
+// A judge is a completed invalidation.
+type judge struct {
+	inv *journal.Invalidation
+	cut time.Time // bubble time
+	c   *selector.Compiled
+}
+
+func (w *world) judges(o *observation) []*judge {
+	var out []*judge
+	for _, inv := range o.journal.Invalidations {
+		if _, reported := o.unread[inv.Number]; reported || inv.State != journal.Completed && inv.State != journal.Partial {
+			continue
+		}
+		c, err := inv.Selector.Compile()
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		j := &judge{inv: inv, cut: inv.Cut.Add(-w.g.offset), c: c}
+		w.mu.Lock()
+		if at, ok := w.opened[inv.ID]; ok {
+			j.cut = at
+		}
+		w.mu.Unlock()
+		out = append(out, j)
+	}
+	return out
+}
+
+// stale says in what way a response that an edge serves breaks the promise; ""
+// if it does not.
+func (j *judge) stale(w *world, o *observation, res *response) string {
+	if !res.read.Before(j.cut) {
+		return ""
+	}
+	e := inventory.Entry{Path: res.path, Tags: res.tags, Last: res.end.Add(w.g.offset), Expires: inventory.Never}
+	if !j.c.Selects(&e, j.inv.Cut) {
+		return ""
+	}
+	if j.uncovered(res.path) || w.script.Spare && cfpath.InDoubt(res.path) || w.excused(o, res, false) {
+		return ""
+	}
+	return fmt.Sprintf("read %v before, ended %v after it", j.cut.Sub(res.read), res.end.Sub(j.cut))
+}
+
+func (j *judge) uncovered(path string) bool {
+	named := slices.Clone(j.inv.Refused)
+	if j.inv.Planned != nil {
+		named = append(named, j.inv.Planned.Uncovered...)
+	}
+	for _, r := range named {
+		if r.Item == path {
+			return true
+		}
+		if it, err := cfpath.ParseItem(r.Item); err == nil && it.Matches(path) {
+			return true
+		}
+	}
+	return false
+}
+
+// inFlight reports whether an item that was saved and not completed reaches a path.
+func (o *observation) inFlight(path string) bool {
+	for _, b := range o.journal.Batches {
+		if b.State != journal.Saved && b.State != journal.Accepted {
+			continue
+		}
+		for _, text := range b.Items {
+			if it, err := cfpath.ParseItem(text); err == nil && it.Matches(path) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// excused reports whether a response is hidden by what the coverage says. Before
+// its flush a live recorder may hold it too.
+func (w *world) excused(o *observation, res *response, flush bool) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if res.by == nil { // logged: before the import nothing is promised
+		return res.imported.IsZero() || res.imported.After(o.now) || res.assumption
+	}
+	if !res.over {
+		return false
+	}
+	began, end := res.read.Add(w.g.offset), res.end.Add(w.g.offset)
+	c := &o.coverage
+	if !c.Complete && end.Before(c.Since) || c.Since.IsZero() {
+		return true
+	}
+	for _, g := range c.Gaps {
+		// What a store loses is anybody's.
+		ours := g.Recorder == res.by.name || w.losses
+		if ours && !end.Before(g.From) && (g.Until.IsZero() || !began.After(g.Until)) {
+			return true
+		}
+	}
+	session := false
+	for _, s := range o.journal.Sessions {
+		if s.Recorder == res.by.name {
+			session = true
+			if flush && !end.Before(s.Flushed) {
+				return true
+			}
+		}
+	}
+	// One that never reached its store says that it is not ready.
+	return !session && !res.by.ended && res.by.tracker.Ready() != nil
+}
+
+// compare holds what is gone since the last look against what was selected.
+func (w *world) compare(o *observation, next map[string]seen) {
+	w.mu.Lock()
+	last := w.last
+	w.last = next
+	w.mu.Unlock()
+	for key, s := range last {
+		if _, still := next[key]; still || !o.now.Before(s.expires) {
+			continue
+		}
+		if w.replaced(key, next) {
+			continue
+		}
+		if !w.selectedByAny(o, s.res) {
+			w.fault("edge %s is gone, and nobody selected %s", key, s.res.path)
+		}
+	}
+}
+
+// replaced reports whether the edge holds a newer response on the path.
+func (w *world) replaced(key string, next map[string]seen) bool {
+	prefix := key[:strings.LastIndexByte(key, ' ')+1]
+	for k := range next {
+		if strings.HasPrefix(k, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *world) selectedByAny(o *observation, res *response) bool {
+	w.mu.Lock()
+	_, claimed := w.claims[res.path]
+	losses := w.losses || claimed // what is given up is not looked for under a wildcard
+	tags := slices.Clone(res.tags)
+	for _, r := range w.responses {
+		if r.path == res.path {
+			tags = append(tags, r.tags...)
+		}
+	}
+	w.mu.Unlock()
+	if losses {
+		return true // whoever purged it may be forgotten
+	}
+	e := inventory.Entry{Path: res.path, Tags: tags, Last: res.end.Add(w.g.offset), Expires: inventory.Never}
+	for _, inv := range o.journal.Invalidations {
+		if c, err := inv.Selector.Compile(); err == nil && c.Selects(&e, inv.Cut) {
+			return true
+		}
+	}
+	for _, b := range o.journal.Batches {
+		for _, text := range b.Items {
+			if it, err := cfpath.ParseItem(text); err == nil && it.Matches(res.path) && e.Last.After(b.Sent.Add(-5*time.Second)) {
+				return true // it came when the batch was on its way
+			}
+		}
+	}
+	return w.excused(o, res, true)
+}
+
+// judgeBatch holds a batch that is being saved against the inventory: it reaches
+// nothing that is there and was not selected. What came while the dispatcher made
+// up its mind does not count. It is called under the ground's lock.
+func (w *world) judgeBatch(b *journal.Batch, inv *journal.Invalidation, present []inventory.Entry) {
+	c, err := inv.Selector.Compile()
+	if err != nil {
+		return
+	}
+	looked := time.Now().Add(-5 * time.Second)
+	for _, text := range b.Items {
+		if b.FollowUp {
+			continue // what lies under an item is followed up, whatever its tags are by now
+		}
+		it, err := cfpath.ParseItem(text)
+		if err != nil {
+			w.fault("%s: item %q: %v", b.Reference, text, err)
+			continue
+		}
+		for i := range present {
+			e := &present[i]
+			if it.Matches(e.Path) && !c.Selects(e, inv.Cut) && w.g.since[e.Path].Before(looked) {
+				w.fault("%s reaches %s, which %s does not select (listed for %v)", text, e.Path, inv.Selector, time.Since(w.g.since[e.Path]))
+			}
+		}
+	}
+}
+
+// judgeBills holds what CloudFront bills against the journal.
+func (w *world) judgeBills() {
+	w.mu.Lock()
+	losses := w.losses
+	w.mu.Unlock()
+	if losses {
+		return
+	}
+	o := w.observe()
+	saved := make(map[string]*journal.Batch)
+	for _, b := range o.journal.Batches {
+		saved[b.Reference] = b
+	}
+	sent := make(map[string]string) // invalidation and item to reference
+	for _, v := range w.sim.Invalidations() {
+		b := saved[v.CallerReference]
+		if b == nil {
+			w.fault("CloudFront bills %q with %q, which the journal does not know", v.CallerReference, v.Items)
+			continue
+		}
+		if !slices.Equal(b.Items, v.Items) {
+			w.fault("%s: sent %q, saved %q", b.Reference, v.Items, b.Items)
+		}
+		if !b.Purged() {
+			w.fault("%s was accepted, and the journal calls it %s", b.Reference, b.State)
+		}
+		if b.FollowUp {
+			continue
+		}
+		for _, it := range b.Items {
+			key := fmt.Sprint(b.Invalidation(), " ", it)
+			if first, twice := sent[key]; twice {
+				w.fault("%s is billed twice: as %s and as %s", it, first, b.Reference)
+			}
+			sent[key] = b.Reference
+		}
+	}
+}
