@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	ciHistories = 200
+	ciHistories = 100
 	firstSeed   = 1
 )
 

@@ -245,7 +245,7 @@ func (w *world) excused(o *observation, res *response, flush bool) bool {
 		}
 	}
 	// One that never reached its store says that it is not ready.
-	return !session && !res.by.ended && res.by.tracker.Ready() != nil
+	return !session && !res.by.ended.Load() && res.by.tracker.Ready() != nil
 }
 
 // compare holds what is gone since the last look against what was selected.

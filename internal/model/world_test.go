@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -52,14 +53,14 @@ type process struct {
 	// Of a recorder.
 	tracker *cftrack.Tracker
 	handler http.Handler
-	closing bool
-	ended   bool // closed, cleanly
+	closing atomic.Bool
+	ended   atomic.Bool // closed, cleanly
 	// Of a purger.
 	purger *dispatch.Dispatcher
 	ctx    context.Context
 	cancel context.CancelFunc
 	busy   sync.WaitGroup
-	tends  bool // it looks after what is open
+	tends  atomic.Bool // it looks after what is open
 }
 
 // A world is one history while it runs.
@@ -191,7 +192,7 @@ func (w *world) startServer(i int) {
 	old := w.servers[i]
 	n := w.lives
 	w.mu.Unlock()
-	if old != nil && !old.isDead() && !old.closing {
+	if old != nil && !old.isDead() && !old.closing.Load() {
 		return // it is still there
 	}
 	p := &process{name: fmt.Sprintf("server%d.%d", i, n)}
@@ -290,7 +291,7 @@ func (l *link) cut(d time.Duration) {
 func (w *world) lose(st *Step) {
 	w.mu.Lock()
 	live := slices.ContainsFunc(w.servers, func(p *process) bool {
-		return p != nil && p.tracker != nil && !p.isDead() && !p.closing && p.tracker.Ready() == nil
+		return p != nil && p.tracker != nil && !p.isDead() && !p.closing.Load() && p.tracker.Ready() == nil
 	})
 	w.mu.Unlock()
 	if !live {
@@ -313,7 +314,7 @@ func (w *world) doServer(st *Step) {
 		return
 	}
 	p := w.server(st.Who)
-	if p == nil || p.isDead() || p.closing || p.tracker == nil {
+	if p == nil || p.isDead() || p.closing.Load() || p.tracker == nil {
 		return
 	}
 	w.say("%s", st)
@@ -352,7 +353,7 @@ func (w *world) doServer(st *Step) {
 
 // closeServer ends a recorder in order: first its HTTP server, then itself.
 func (w *world) closeServer(p *process) {
-	p.closing = true
+	p.closing.Store(true)
 	ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
 	defer cancel()
 	for w.runningAt(p) > 0 && ctx.Err() == nil {
@@ -360,9 +361,7 @@ func (w *world) closeServer(p *process) {
 	}
 	err := p.tracker.Close(ctx)
 	w.say("%s closed: %v", p.name, err)
-	p.mu.Lock()
-	p.ended = err == nil && !p.dead
-	p.mu.Unlock()
+	p.ended.Store(err == nil && !p.isDead())
 	p.kill()
 }
 
@@ -444,10 +443,9 @@ func (w *world) purge(p *process, st *Step) {
 
 // tend has a purger look after whatever is open, as a daemon does.
 func (w *world) tend(p *process) {
-	if p.tends {
+	if !p.tends.CompareAndSwap(false, true) {
 		return
 	}
-	p.tends = true
 	p.busy.Add(1)
 	go func() {
 		defer p.busy.Done()
@@ -507,7 +505,7 @@ func (w *world) origin(rw http.ResponseWriter, r *http.Request) {
 	}
 	st := w.script.Steps[i]
 	p := w.server(st.Who)
-	if p == nil || p.isDead() || p.closing {
+	if p == nil || p.isDead() || p.closing.Load() {
 		http.Error(rw, "no such server", http.StatusBadGateway)
 		return
 	}
@@ -745,9 +743,9 @@ func (w *world) closeAll() {
 	servers := slices.Clone(w.servers)
 	w.mu.Unlock()
 	for _, p := range servers {
-		if p != nil && p.tracker != nil && !p.isDead() && !p.closing {
+		if p != nil && p.tracker != nil && !p.isDead() && !p.closing.Load() {
 			w.closeServer(p)
-			if !p.ended {
+			if !p.ended.Load() {
 				w.fault("%s could not be closed in good weather", p.name)
 			}
 		}
