@@ -263,7 +263,7 @@ func (e *edge) fetch(q *request, fk flightKey, fl *flight, old *object) answer {
 	}
 	obj := &object{
 		path: keyPath(q), method: q.method, status: resp.StatusCode, header: q.b.endToEnd(resp.Header, true),
-		part: part, tags: e.tags(basis.header), failed: a.failed, judged: basis,
+		part: part, tags: e.tags(basis.header), failed: a.failed, judged: basis, born: end.Add(-up.age),
 	}
 	if q.method == http.MethodHead {
 		_ = resp.Body.Close()

@@ -198,9 +198,9 @@ func (e *edge) send(q *request, o *object, xc string) {
 		xc = xError
 	}
 	h := e.head(q, o.header, xc)
-	if now := time.Now(); q.down != nil && !o.stored.IsZero() {
+	if now := time.Now(); q.down != nil && !o.born.IsZero() {
 		q.down.age = now.Sub(o.born)
-	} else if q.down == nil && xc != xMiss && !o.stored.IsZero() {
+	} else if q.down == nil && xc != xMiss && !o.born.IsZero() {
 		h.Set("Age", strconv.Itoa(int(now.Sub(o.born)/time.Second)))
 	}
 	if (o.status == http.StatusOK || o.part != nil) && q.conditionsCount() && notModified(q.r.Header, o.header) {
