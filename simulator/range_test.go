@@ -110,7 +110,7 @@ func TestRangeMiss(t *testing.T) {
 		}{
 			{"bytes=5-9", "56789", xMiss, 1},
 			{"bytes=5-9", "56789", xHit, 1},
-			{"bytes=6-7", "67", xHit, 1},  // it lies within
+			{"bytes=6-7", "67", xHit, 1},    // it lies within
 			{"bytes=8-10", "89a", xMiss, 2}, // it does not
 			{"bytes=15-", "fghij", xMiss, 3},
 			{"bytes=-2", "ij", xHit, 3},
