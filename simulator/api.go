@@ -132,6 +132,7 @@ func (s *Simulator) serveAPI(w http.ResponseWriter, r *http.Request) {
 	defer s.active.Done()
 
 	op, target, id := route(r.Method, r.URL.Path)
+	c := &Call{Time: time.Now(), Operation: op, Caller: caller(r), Target: target.id, ID: id}
 	s.mu.Lock()
 	s.calls[op]++
 	requestID := s.randomUUID()
@@ -139,81 +140,130 @@ func (s *Simulator) serveAPI(w http.ResponseWriter, r *http.Request) {
 
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
-		failed(&apiError{http.StatusRequestEntityTooLarge, "BatchTooLarge", "Invalidation batch specified is too large: " + err.Error()}).write(w, requestID)
+		p := failed(&apiError{http.StatusRequestEntityTooLarge, "BatchTooLarge", "Invalidation batch specified is too large: " + err.Error()})
+		s.decided(c, p)
+		p.write(w, requestID)
 		return
 	}
-	var fault Fault
-	if s.opts.Intercept != nil {
-		r.Body = io.NopCloser(bytes.NewReader(body))
-		if f := s.opts.Intercept(op, r); f != nil {
-			fault = *f
-		}
-	}
+	fault, cause, late := s.goesWrong(op, r, body)
 	if !s.sleep(r.Context(), fault.Delay) {
 		// The caller has gone, or the simulator closes.
+		c.Lost = true
+		s.decided(c, reply{})
 		failed(ServiceUnavailable().err()).write(w, requestID)
 		return
 	}
+	c.Time = time.Now()
 	var p reply
 	if fault.Work || (!fault.Drop && fault.Code == "") {
-		p = s.call(op, target, id, r, body)
+		p = s.call(c, target, id, r, body)
 	}
-	switch {
-	case fault.Drop:
-		panic(http.ErrAbortHandler)
-	case fault.Code != "":
+	if fault.Drop || fault.Code != "" {
+		c.Lost = fault.Drop
+		c.Cause = cmp.Or(c.Cause, cause) // a quota that was exceeded matters more
+	}
+	if !fault.Drop && fault.Code != "" {
 		p = failed(fault.err())
+	}
+	s.decided(c, p)
+	if !s.sleep(r.Context(), late) {
+		failed(ServiceUnavailable().err()).write(w, requestID)
+		return
+	}
+	if fault.Drop {
+		panic(http.ErrAbortHandler)
 	}
 	p.write(w, requestID)
 }
 
-// call carries an operation out.
-func (s *Simulator) call(op string, target scope, id string, r *http.Request, body []byte) reply {
-	if err := checkAuthorization(r.Header.Get("Authorization")); err != nil {
-		return failed(err)
-	}
-	if op == "" {
-		return failed(&apiError{http.StatusNotFound, "UnknownOperation",
-			fmt.Sprintf("The simulator has no operation for %s %s.", r.Method, r.URL.Path)})
-	}
-	if op == GetCachePolicy {
-		p, err := s.cachePolicy(id)
-		if err != nil {
-			return failed(err)
+// goesWrong asks Intercept, then the weather, what goes wrong with a call, and why. Late is what passes
+// after it was carried out.
+func (s *Simulator) goesWrong(op string, r *http.Request, body []byte) (f Fault, cause Cause, late time.Duration) {
+	if s.opts.Intercept != nil {
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		if f := s.opts.Intercept(op, r); f != nil {
+			return *f, Intercepted, 0
 		}
-		return p
 	}
-	if target.tenant && !slices.Contains(s.opts.Tenants, target.id) {
-		return failed(&apiError{http.StatusNotFound, "EntityNotFound", "The specified distribution tenant does not exist."})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f, late := s.sky.next(); f != nil {
+		return *f, BadWeather, late
 	}
-	if !target.tenant && target.id != s.opts.Distribution {
-		return failed(&apiError{http.StatusNotFound, "NoSuchDistribution", "The specified distribution does not exist."})
+	return Fault{}, "", 0
+}
+
+// decided puts a call into the log.
+func (s *Simulator) decided(c *Call, p reply) {
+	c.Status = p.status
+	if e, ok := p.body.(*errorXML); ok {
+		c.Code = e.Code
+		c.Cause = cmp.Or(c.Cause, BadRequest)
 	}
-	var p reply
-	var err error
-	switch op {
-	case CreateInvalidation, CreateInvalidationForTenant:
-		p, err = s.create(target, r, body)
-	case GetInvalidation, GetInvalidationForTenant:
-		p, err = s.get(target, id)
-	case ListInvalidations, ListInvalidationsForTenant:
-		p, err = s.listInvalidations(target, r)
-	case GetDistribution:
-		p = s.distribution()
-	case GetDistributionConfig:
-		p = s.distributionConfig()
-	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.record(c)
+}
+
+// call carries an operation out.
+func (s *Simulator) call(c *Call, target scope, id string, r *http.Request, body []byte) reply {
+	p, err := s.carryOut(c, target, id, r, body)
 	if err != nil {
 		return failed(err)
 	}
 	return p
 }
 
-var authorization = regexp.MustCompile(`^AWS4-HMAC-SHA256 Credential=[^/,\s]+/[0-9]{8}/[a-z0-9-]+/([a-z0-9-]+)/aws4_request,\s*SignedHeaders=[a-z0-9;-]+,\s*Signature=[0-9a-f]{64}$`)
+func (s *Simulator) carryOut(c *Call, target scope, id string, r *http.Request, body []byte) (reply, error) {
+	if err := s.checkAuthorization(r.Header.Get("Authorization")); err != nil {
+		return reply{}, err
+	}
+	s.mu.Lock()
+	err := s.admit(c)
+	s.mu.Unlock()
+	if err != nil {
+		return reply{}, err
+	}
+	switch c.Operation {
+	case "":
+		return reply{}, &apiError{http.StatusNotFound, "UnknownOperation",
+			fmt.Sprintf("The simulator has no operation for %s %s.", r.Method, r.URL.Path)}
+	case GetCachePolicy:
+		return s.cachePolicy(id)
+	}
+	if target.tenant && !slices.Contains(s.opts.Tenants, target.id) {
+		return reply{}, &apiError{http.StatusNotFound, "EntityNotFound", "The specified distribution tenant does not exist."}
+	}
+	if !target.tenant && target.id != s.opts.Distribution {
+		return reply{}, &apiError{http.StatusNotFound, "NoSuchDistribution", "The specified distribution does not exist."}
+	}
+	switch c.Operation {
+	case CreateInvalidation, CreateInvalidationForTenant:
+		return s.create(c, target, r, body)
+	case GetInvalidation, GetInvalidationForTenant:
+		return s.get(target, id)
+	case ListInvalidations, ListInvalidationsForTenant:
+		return s.listInvalidations(target, r)
+	case GetDistribution:
+		return s.distribution(), nil
+	default: // GetDistributionConfig
+		return s.distributionConfig(), nil
+	}
+}
+
+var authorization = regexp.MustCompile(`^AWS4-HMAC-SHA256 Credential=([^/,\s]+)/[0-9]{8}/([a-z0-9-]+)/([a-z0-9-]+)/aws4_request,\s*SignedHeaders=[a-z0-9;-]+,\s*Signature=[0-9a-f]{64}$`)
+
+// caller is the access key ID of a signed request.
+func caller(r *http.Request) string {
+	if m := authorization.FindStringSubmatch(r.Header.Get("Authorization")); m != nil {
+		return m[1]
+	}
+	return ""
+}
 
 // checkAuthorization looks at the presence and the shape of a signature, not at the signature: the
 // simulator knows no secret.
-func checkAuthorization(header string) error {
+func (s *Simulator) checkAuthorization(header string) error {
 	if header == "" {
 		return &apiError{http.StatusForbidden, "MissingAuthenticationToken", "Request is missing Authentication Token"}
 	}
@@ -221,18 +271,21 @@ func checkAuthorization(header string) error {
 	if m == nil {
 		return &apiError{http.StatusForbidden, "IncompleteSignature", "Authorization header is not of the form of Signature Version 4."}
 	}
-	if m[1] != "cloudfront" {
+	if m[3] != "cloudfront" {
 		return &apiError{http.StatusForbidden, "SignatureDoesNotMatch", "Credential should be scoped to correct service: 'cloudfront'."}
+	}
+	if want := s.opts.SigningRegion; want != "*" && m[2] != want {
+		return &apiError{http.StatusForbidden, "SignatureDoesNotMatch", fmt.Sprintf("Credential should be scoped to a valid region, not '%s': this is '%s'.", m[2], want)}
 	}
 	return nil
 }
 
-func (s *Simulator) create(target scope, r *http.Request, body []byte) (reply, error) {
+func (s *Simulator) create(c *Call, target scope, r *http.Request, body []byte) (reply, error) {
 	reference, items, err := parseBatch(body)
 	if err != nil {
 		return reply{}, err
 	}
-	inv, err := s.accept(target, reference, items)
+	inv, err := s.accept(target, reference, items, c)
 	if err != nil {
 		return reply{}, err
 	}
@@ -247,11 +300,12 @@ func (s *Simulator) create(target scope, r *http.Request, body []byte) (reply, e
 func (s *Simulator) get(target scope, id string) (reply, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	inv := s.ids[target.String()+"/"+id]
-	if inv == nil {
-		return reply{}, &apiError{http.StatusNotFound, "NoSuchInvalidation", "The specified invalidation does not exist."}
+	if v := s.ids[target.String()+"/"+id]; v != nil {
+		if out, known := v.seen(time.Now()); known {
+			return reply{status: http.StatusOK, body: out.xml()}, nil
+		}
 	}
-	return reply{status: http.StatusOK, body: inv.Invalidation.xml()}, nil
+	return reply{}, &apiError{http.StatusNotFound, "NoSuchInvalidation", "The specified invalidation does not exist."}
 }
 
 // pageSize is the default and the largest page of a list. AWS documents neither.
@@ -269,25 +323,31 @@ func (s *Simulator) listInvalidations(target scope, r *http.Request) (reply, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	rest := s.byScope[target]
+	now := time.Now()
+	known := make([]Invalidation, 0, len(s.byScope[target])) // oldest first
+	for _, v := range s.byScope[target] {
+		if out, ok := v.seen(now); ok {
+			known = append(known, out)
+		}
+	}
 	if page.Marker != "" {
-		i := slices.IndexFunc(rest, func(v *invalidation) bool { return v.ID == page.Marker })
+		i := slices.IndexFunc(known, func(v Invalidation) bool { return v.ID == page.Marker })
 		if i < 0 {
 			return reply{}, &apiError{http.StatusBadRequest, "InvalidArgument", fmt.Sprintf("The marker %q is not an invalidation.", page.Marker)}
 		}
-		rest = rest[:i]
+		known = known[:i]
 	}
-	for i := len(rest) - 1; i >= 0 && page.Quantity < page.MaxItems; i-- {
+	for _, v := range slices.Backward(known) {
+		if page.Quantity == page.MaxItems {
+			page.Truncated = true
+			page.NextMarker = page.Items.Summary[page.Quantity-1].ID
+			break
+		}
 		if page.Items == nil {
 			page.Items = &summariesXML{}
 		}
-		v := rest[i]
 		page.Items.Summary = append(page.Items.Summary, summaryXML{v.ID, formatTime(v.Created), v.Status})
 		page.Quantity++
-	}
-	if page.Quantity < len(rest) {
-		page.Truncated = true
-		page.NextMarker = page.Items.Summary[page.Quantity-1].ID
 	}
 	return reply{status: http.StatusOK, body: &page}, nil
 }

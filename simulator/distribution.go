@@ -200,7 +200,7 @@ func (s *Simulator) distribution() reply {
 	}
 	s.mu.Lock()
 	for _, v := range s.byScope[scope{id: s.opts.Distribution}] {
-		if v.Status == InProgress {
+		if seen, _ := v.seen(time.Now()); seen.Status == InProgress {
 			d.InProgress++
 		}
 	}

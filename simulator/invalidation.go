@@ -20,40 +20,12 @@ const (
 	Completed  = "Completed"
 )
 
-// Limits are what the control API accepts. Zero means no limit, unless a field says otherwise.
-// The quotas are at https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/cloudfront-limits.html.
-type Limits struct {
-	// Batch is the number of items in one request; over it the answer is BatchTooLarge.
-	// Default 3,000; negative: no limit.
-	Batch int
-	// Paths and Wildcards in progress at a time, the former quotas of 3,000 and 15; over them the
-	// answer is TooManyInvalidationsInProgress. Tags count as paths.
-	Paths, Wildcards int
-	// PathRate and WildcardRate are items a second, the quotas of 2026 of 150 and 1; tags count as
-	// paths. A request is accepted, whatever its size, while nothing is owed from those before it,
-	// and refused with TooManyInvalidationsInProgress until then.
-	PathRate, WildcardRate float64
-	// CallRate is the number of CreateInvalidation calls a second, after a burst of CallBurst
-	// (default 10); over it the answer is Throttling.
-	CallRate  float64
-	CallBurst int
-}
-
-func (l Limits) withDefaults() Limits {
-	if l.Batch == 0 {
-		l.Batch = 3000
-	}
-	if l.CallBurst <= 0 {
-		l.CallBurst = 10
-	}
-	return l
-}
-
 // Invalidation is a snapshot of one that was accepted.
 type Invalidation struct {
 	ID              string
 	Target          string // the distribution or the tenant
 	Tenant          bool
+	Caller          string // access key ID of who created it, or SomebodyElse
 	CallerReference string
 	Items           []string // as sent
 	Created         time.Time
@@ -77,6 +49,17 @@ type invalidation struct {
 	Invalidation
 	match            *matcher
 	paths, wildcards int
+	quotas           []*quota      // what it takes up until it is Completed
+	lag, statusLag   time.Duration // until the API knows of it, and of its completion
+}
+
+// seen is what the API says of the invalidation; false: nothing yet. It holds s.mu.
+func (v *invalidation) seen(now time.Time) (Invalidation, bool) {
+	out := v.Invalidation
+	if v.statusLag > 0 && out.Status == Completed && now.Before(out.Completed.Add(v.statusLag)) {
+		out.Status = InProgress
+	}
+	return out, !now.Before(out.Created.Add(v.lag))
 }
 
 // count notes that a cache has processed it.
@@ -101,43 +84,63 @@ func (s *Simulator) Invalidations() []Invalidation {
 	return out
 }
 
-// Billed returns the number of items accepted so far: what CloudFront bills. A repeated reference is
-// billed once.
+// Billed returns the number of items accepted so far from the callers of the API: what CloudFront bills.
+// A repeated reference is billed once. What somebody else created is left out.
 func (s *Simulator) Billed() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := 0
 	for _, v := range s.all {
-		n += len(v.Items)
+		if v.Caller != SomebodyElse {
+			n += len(v.Items)
+		}
 	}
 	return n
 }
 
+// admit counts a call in the rate of calls. Its error is *apiError. It holds s.mu.
+func (s *Simulator) admit(c *Call) error {
+	l := &s.opts.Limits
+	if !l.limitsCalls(c.Operation) {
+		return nil
+	}
+	all, own := s.quotasOf(scope{}, c.Caller)
+	c.Time = time.Now()
+	if !all.take(c.Time, l) {
+		c.Cause, c.Own = CallRate, !own.calls.room(c.Time, l.CallRate, l.CallBurst, 1)
+		return Throttling().err()
+	}
+	if own != all {
+		own.take(c.Time, l)
+	}
+	return nil
+}
+
 // accept checks a batch and begins to carry it out, or finds the one that its reference began before.
-func (s *Simulator) accept(target scope, reference string, items []string) (Invalidation, error) {
+// It tells the call what became of it. Its errors are *apiError.
+func (s *Simulator) accept(target scope, reference string, items []string, c *Call) (Invalidation, error) {
+	c.Reference = reference
 	m := newMatcher(&s.opts)
-	var paths, wildcards int
 	valid := true
 	for _, text := range items {
 		it, err := cfpath.ParseItem(text)
 		if err != nil {
 			valid = false
-			break
+			c.Paths++
+			continue
 		}
 		m.add(it)
 		if it.Kind == cfpath.Wildcard {
-			wildcards++
+			c.Wildcards++
 		} else {
-			paths++
+			c.Paths++
 		}
 	}
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now, l := time.Now(), s.opts.Limits
-	if !s.buckets[callBucket].take(now, l.CallRate, float64(l.CallBurst), 1) {
-		return Invalidation{}, Throttling().err()
-	}
+	now, l := time.Now(), &s.opts.Limits
+	c.Time = now
 	if l.Batch > 0 && len(items) > l.Batch {
 		return Invalidation{}, &apiError{http.StatusRequestEntityTooLarge, "BatchTooLarge", "Invalidation batch specified is too large."}
 	}
@@ -146,83 +149,116 @@ func (s *Simulator) accept(target scope, reference string, items []string) (Inva
 		return Invalidation{}, &apiError{http.StatusBadRequest, "InvalidArgument", "Your request contains one or more invalid invalidation paths."}
 	}
 	refKey := target.String() + "/" + reference
-	if first := s.refs[refKey]; first != nil {
-		if !slices.Equal(first.Items, items) {
+	if first := s.refs[refKey]; first != nil && s.remembers(first, now) {
+		if !s.same(first.Items, items) {
 			return Invalidation{}, &apiError{http.StatusConflict, "InvalidationBatchAlreadyExists",
 				"The caller reference is that of an earlier invalidation with other paths."}
 		}
 		first.Calls++
-		return first.Invalidation, nil
+		c.ID, c.Repeat = first.ID, true
+		out, _ := first.seen(now)
+		return out, nil
 	}
-	if !s.room(now, paths, wildcards) {
+	share := scope{}
+	if l.PerTarget {
+		share = target
+	}
+	all, own := s.quotasOf(share, c.Caller)
+	if c.Cause = all.lacks(now, l, c.Paths, c.Wildcards); c.Cause != "" {
+		c.Own = own.lacks(now, l, c.Paths, c.Wildcards) != ""
+		if l.RateIsThrottling && (c.Cause == PathRate || c.Cause == WildcardRate) {
+			return Invalidation{}, Throttling().err()
+		}
 		return Invalidation{}, TooManyInvalidationsInProgress().err()
 	}
 
 	v := &invalidation{
 		Invalidation: Invalidation{
-			ID: "I" + s.randomID(13), Target: target.id, Tenant: target.tenant, CallerReference: reference,
+			ID: "I" + s.randomID(13), Target: target.id, Tenant: target.tenant, Caller: c.Caller, CallerReference: reference,
 			Items: items, Created: now, Status: InProgress, Calls: 1,
 		},
-		match: m, paths: paths, wildcards: wildcards,
+		match: m, paths: c.Paths, wildcards: c.Wildcards, quotas: []*quota{all},
+		lag: s.sky.weather.Lag.draw(s.sky.rand), statusLag: s.sky.weather.StatusLag.draw(s.sky.rand),
 	}
+	if own != all {
+		own.lacks(now, l, c.Paths, c.Wildcards) // brings its debts up to now
+		v.quotas = append(v.quotas, own)
+	}
+	for _, q := range v.quotas {
+		q.use(l, v.paths, v.wildcards)
+	}
+	c.ID = v.ID
 	s.ids[target.String()+"/"+v.ID] = v
 	s.refs[refKey] = v
 	s.byScope[target] = append(s.byScope[target], v)
 	s.all = append(s.all, v)
 	s.propagate(v)
-	return v.Invalidation, nil
+	out, _ := v.seen(now)
+	return out, nil
 }
 
-// room applies the limits on items, and takes the items from the rates if there is room. It holds s.mu.
-func (s *Simulator) room(now time.Time, paths, wildcards int) bool {
-	l := s.opts.Limits
-	p, w := paths, wildcards
-	if l.Paths > 0 || l.Wildcards > 0 {
-		for _, v := range s.all {
-			if v.Status == InProgress {
-				p += v.paths
-				w += v.wildcards
-			}
+// remembers says whether CloudFront still knows the reference of an invalidation.
+func (s *Simulator) remembers(v *invalidation, now time.Time) bool {
+	m := s.opts.ReferenceMemory
+	return m == 0 || now.Before(v.Created.Add(m))
+}
+
+// same says whether two lists of items under one reference are the same batch.
+func (s *Simulator) same(a, b []string) bool {
+	if s.opts.ReorderedIsSame {
+		a, b = slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b))
+	}
+	return slices.Equal(a, b)
+}
+
+// complete ends an invalidation. It holds s.mu.
+func (s *Simulator) complete(v *invalidation) {
+	v.Status, v.Completed = Completed, time.Now()
+	for _, q := range v.quotas {
+		q.release(v.paths, v.wildcards)
+	}
+}
+
+// moments draws when each of n caches processes an invalidation, and how long after the last of them it
+// is Completed. It holds s.mu.
+func (s *Simulator) moments(n int) (each []time.Duration, after time.Duration) {
+	if t := s.opts.Timing; t != (Timing{}) {
+		each, done := t.moments(s.rand, n)
+		return each, done - slices.Max(each)
+	}
+	each = make([]time.Duration, n)
+	for i := range each {
+		if s.opts.Propagation > 0 {
+			each[i] = time.Duration(s.rand.Int64N(int64(s.opts.Propagation)))
 		}
 	}
-	if (l.Paths > 0 && paths > 0 && p > l.Paths) || (l.Wildcards > 0 && wildcards > 0 && w > l.Wildcards) {
-		return false
-	}
-	pb, wb := &s.buckets[pathBucket], &s.buckets[wildcardBucket]
-	if (paths > 0 && pb.owes(now, l.PathRate)) || (wildcards > 0 && wb.owes(now, l.WildcardRate)) {
-		return false
-	}
-	pb.owe(l.PathRate, float64(paths))
-	wb.owe(l.WildcardRate, float64(wildcards))
-	return true
+	return each, s.opts.Completion
 }
 
-// propagate has every edge process the invalidation at its own moment. It holds s.mu.
+// propagate has every cache process the invalidation at its own moment. It holds s.mu.
 func (s *Simulator) propagate(v *invalidation) {
 	type step struct {
 		after time.Duration
 		edge  *edge
 	}
+	caches := slices.Concat(s.upper, s.edges)
+	each, completion := s.moments(len(caches))
+	steps := make([]step, len(caches))
 	// Regional caches come first where they tie with their edges, so that without Harsh no edge is before its own.
-	steps := make([]step, 0, len(s.upper)+len(s.edges))
-	for i, e := range slices.Concat(s.upper, s.edges) {
-		st := step{edge: e}
-		if s.opts.Propagation > 0 {
-			st.after = time.Duration(s.rand.Int64N(int64(s.opts.Propagation)))
-		}
+	for i, e := range caches {
+		steps[i] = step{each[i], e}
 		if i >= len(s.upper) && e.up != nil && !s.opts.Harsh {
-			st.after = max(st.after, steps[slices.Index(s.upper, e.up)].after)
+			steps[i].after = max(each[i], each[slices.Index(s.upper, e.up)])
 		}
-		steps = append(steps, st)
 	}
 	slices.SortStableFunc(steps, func(a, b step) int { return cmp.Compare(a.after, b.after) })
 
-	if s.opts.Propagation == 0 {
+	if steps[len(steps)-1].after == 0 {
 		for _, st := range steps {
 			v.count(s, st.edge, st.edge.invalidate(v.match))
 		}
-		if s.opts.Completion == 0 {
-			v.Status, v.Completed = Completed, time.Now()
+		if completion == 0 {
+			s.complete(v)
 			return
 		}
 		steps = nil
@@ -238,11 +274,11 @@ func (s *Simulator) propagate(v *invalidation) {
 			v.count(s, st.edge, n)
 			s.mu.Unlock()
 		}
-		if !s.sleep(s.ctx, s.opts.Completion) {
+		if !s.sleep(s.ctx, completion) {
 			return
 		}
 		s.mu.Lock()
-		v.Status, v.Completed = Completed, time.Now()
+		s.complete(v)
 		s.mu.Unlock()
 	})
 }
@@ -300,50 +336,6 @@ func (m *matcher) matches(path string, tags []string) bool {
 		}
 	}
 	return false
-}
-
-const (
-	callBucket = iota
-	pathBucket
-	wildcardBucket
-	bucketCount
-)
-
-// bucket is a debt that shrinks at a rate. A rate of 0 means no limit.
-type bucket struct {
-	debt float64
-	at   time.Time
-}
-
-func (b *bucket) settle(now time.Time, rate float64) {
-	b.debt = max(0, b.debt-now.Sub(b.at).Seconds()*rate)
-	b.at = now
-}
-
-func (b *bucket) owes(now time.Time, rate float64) bool {
-	if rate <= 0 {
-		return false
-	}
-	b.settle(now, rate)
-	return b.debt > 1e-9
-}
-
-func (b *bucket) owe(rate, n float64) {
-	if rate > 0 {
-		b.debt += n
-	}
-}
-
-func (b *bucket) take(now time.Time, rate, burst, n float64) bool {
-	if rate <= 0 {
-		return true
-	}
-	b.settle(now, rate)
-	if b.debt+n > burst+1e-9 {
-		return false
-	}
-	b.debt += n
-	return true
 }
 
 // randomID draws from s.rand, under s.mu once the simulator is built. Only invalidations draw from it,

@@ -24,6 +24,7 @@
 package simulator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -115,12 +116,30 @@ type Options struct {
 	// Completion is the time from the last edge until GetInvalidation says Completed. Default 200 ms;
 	// negative: none.
 	Completion time.Duration
+	// Timing, in place of Propagation and Completion, draws from distributions with a long tail;
+	// RealisticTiming is CloudFront's.
+	Timing Timing
 	// Limits are what the control API accepts.
 	Limits Limits
+	// Weather is what goes wrong with the control API by itself.
+	Weather Weather
+	// Foreign is what somebody else invalidates meanwhile, from New until Close.
+	Foreign Foreign
+	// ReferenceMemory is how long a caller reference is remembered, from the creation of its
+	// invalidation; afterwards it begins a new one, which is billed. 0: for ever. AWS does not say.
+	ReferenceMemory time.Duration
+	// ReorderedIsSame has a reference used again with the same items in another order return the first
+	// invalidation; otherwise that is a conflict. AWS does not say.
+	ReorderedIsSame bool
+	// SigningRegion is the region that requests must be signed for, "*" for any. Default us-east-1, which
+	// the SDKs use for CloudFront wherever the caller is
+	// (https://docs.aws.amazon.com/general/latest/gr/cf_region.html), but not all of them once the
+	// endpoint is overridden: then the caller's region must be set to it.
+	SigningRegion string
 	// Intercept, if not nil, sees every call of the control API before it is carried out, and may
 	// make it go wrong. It may read r.Body and is called concurrently.
 	Intercept func(op string, r *http.Request) *Fault
-	// Seed decides everything random: IDs, delays, request IDs.
+	// Seed decides everything random: IDs, delays, weather, what somebody else does.
 	Seed uint64
 }
 
@@ -145,19 +164,22 @@ type Simulator struct {
 	cancel context.CancelFunc
 	active sync.WaitGroup // requests and goroutines that Close waits for
 
-	mu      sync.Mutex
-	closed  bool
-	rand    *rand.Rand                // decides about invalidations
-	noise   *rand.Rand                // decides about nothing
-	ids     map[string]*invalidation  // by scope and ID
-	refs    map[string]*invalidation  // by scope and reference
-	byScope map[scope][]*invalidation // oldest first
-	all     []*invalidation           // oldest first
-	calls   map[string]int            // by operation
-	buckets [bucketCount]bucket       // rates
-	servers []*http.Server
-	api     string
-	urls    []string
+	mu         sync.Mutex
+	closed     bool
+	rand       *rand.Rand                // decides about invalidations
+	noise      *rand.Rand                // decides about nothing
+	ids        map[string]*invalidation  // by scope and ID
+	refs       map[string]*invalidation  // by scope and reference
+	byScope    map[scope][]*invalidation // oldest first
+	all        []*invalidation           // oldest first
+	calls      map[string]int            // by operation
+	quotas     map[quotaKey]*quota
+	sky        sky
+	callLog    []Call
+	servers    []*http.Server
+	foreigners int // invalidations that somebody else asked for
+	api        string
+	urls       []string
 }
 
 // New returns a simulator whose edges fetch from origin, which is called in process. With a nil origin
@@ -196,6 +218,7 @@ func build(opts *Options) (*Simulator, error) {
 		refs:    map[string]*invalidation{},
 		byScope: map[scope][]*invalidation{},
 		calls:   map[string]int{},
+		quotas:  map[quotaKey]*quota{},
 		born:    time.Now(),
 	}
 	if opts != nil {
@@ -209,12 +232,28 @@ func build(opts *Options) (*Simulator, error) {
 	if o.Edges == 0 {
 		o.Edges = 3
 	}
+	if o.Timing != (Timing{}) && (o.Propagation != 0 || o.Completion != 0) {
+		return nil, errors.New("simulator: there is a Timing beside Propagation or Completion: give either")
+	}
 	o.Propagation = orDefault(o.Propagation, 300*time.Millisecond)
 	o.Completion = orDefault(o.Completion, 200*time.Millisecond)
 	if o.OriginTimeout <= 0 {
 		o.OriginTimeout = 30 * time.Second
 	}
+	for _, err := range []error{
+		o.Limits.validate(), o.Weather.validate(), o.Foreign.validate(),
+		o.Timing.Effect.validate("timing: Effect"), o.Timing.Status.validate("timing: Status"),
+	} {
+		if err != nil {
+			return nil, fmt.Errorf("simulator: %w", err)
+		}
+	}
+	if o.ReferenceMemory < 0 {
+		return nil, fmt.Errorf("simulator: reference memory %v: give 0 for ever, or a positive time", o.ReferenceMemory)
+	}
 	o.Limits = o.Limits.withDefaults()
+	o.Foreign.From = slices.Clone(o.Foreign.From)
+	o.SigningRegion = cmp.Or(o.SigningRegion, "us-east-1")
 	if o.Edges < 0 || o.Edges > 1000 {
 		return nil, fmt.Errorf("simulator: %d edges: give 1 to 1000", o.Edges)
 	}
@@ -240,6 +279,7 @@ func build(opts *Options) (*Simulator, error) {
 	}
 	s.rand = rand.New(rand.NewPCG(o.Seed, 0))
 	s.noise = rand.New(rand.NewPCG(o.Seed, 1))
+	s.sky = sky{weather: o.Weather, rand: rand.New(rand.NewPCG(o.Seed, weatherStream))}
 	s.domain = "d" + strings.ToLower(s.randomID(13)) + ".cloudfront.net"
 	for i := range o.Regional {
 		s.upper = append(s.upper, newEdge(s, 1000+i, nil))
@@ -252,8 +292,18 @@ func build(opts *Options) (*Simulator, error) {
 		s.edges = append(s.edges, newEdge(s, i, up))
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	if o.Foreign.Rate > 0 {
+		f, r := o.Foreign, rand.New(rand.NewPCG(o.Seed, foreignStream))
+		s.goFunc(func() { s.runForeign(f, r) })
+	}
 	return s, nil
 }
+
+// Streams of randomness that no edge has.
+const (
+	weatherStream = 1<<32 + iota
+	foreignStream
+)
 
 func orDefault(d, def time.Duration) time.Duration {
 	switch {
@@ -391,18 +441,6 @@ func (s *Simulator) sleep(ctx context.Context, d time.Duration) bool {
 	case <-s.ctx.Done():
 	}
 	return false
-}
-
-// Calls returns how often each operation of the control API was called, refused calls included.
-// Requests that name no operation count under "".
-func (s *Simulator) Calls() map[string]int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	m := make(map[string]int, len(s.calls))
-	for op, n := range s.calls {
-		m[op] = n
-	}
-	return m
 }
 
 // Object is what an edge holds of one path. It stays when it has expired, until it is replaced or

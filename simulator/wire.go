@@ -89,7 +89,7 @@ type apiError struct {
 	code, message string
 }
 
-func (e *apiError) Error() string { return fmt.Sprintf("%d %s: %s", e.status, e.code, e.message) }
+func (e *apiError) Error() string { return fmt.Sprintf("%s (%d): %s", e.code, e.status, e.message) }
 
 // reply is an answer of the control API before it is written.
 type reply struct {
@@ -128,6 +128,10 @@ func (p reply) write(w http.ResponseWriter, requestID string) {
 	h.Set("Content-Type", "text/xml")
 	w.WriteHeader(p.status)
 	_, _ = w.Write(b.Bytes()) // the client has gone: nobody is left to tell
+}
+
+func noItems() error {
+	return &apiError{http.StatusBadRequest, "InvalidArgument", "Your request must name at least one path to invalidate."}
 }
 
 // parseBatch reads a request body. Its errors are *apiError.
@@ -171,7 +175,7 @@ func parseBatch(body []byte) (reference string, items []string, err error) {
 	case *in.Paths.Quantity != len(in.Paths.Items):
 		return "", nil, &apiError{http.StatusBadRequest, "InconsistentQuantities", "The value of Quantity and the size of Items do not match."}
 	case len(in.Paths.Items) == 0:
-		return "", nil, &apiError{http.StatusBadRequest, "InvalidArgument", "Your request must name at least one path to invalidate."}
+		return "", nil, noItems()
 	}
 	return in.CallerReference, in.Paths.Items, nil
 }
