@@ -536,22 +536,21 @@ func (t *Tracker) loseSession() {
 // it leaves, if any.
 func (t *Tracker) explainLoss(ctx context.Context, epoch string) error {
 	l := &t.loop
+	sessions, err := t.journal.Sessions(ctx)
+	if err != nil {
+		return err
+	}
 	g := journal.Gap{
-		ID: "back-" + l.lost.ID, From: l.lost.Flushed, Until: t.clock.Now(),
+		ID: "back-" + l.lost.ID, From: l.lost.Opened, Until: t.clock.Now(),
 		Cause: journal.CauseStoreBack, Recorder: t.opts.Name,
 	}
-	if epoch != l.epoch {
+	found := slices.IndexFunc(sessions, func(s *journal.Session) bool { return s.ID == l.lost.ID })
+	switch {
+	case found >= 0: // as far as the data goes back
+		g.From = sessions[found].Flushed
+	case epoch != l.epoch:
 		g.Cause = journal.CauseStoreLost
-	} else {
-		sessions, err := t.journal.Sessions(ctx)
-		if err != nil {
-			return err
-		}
-		for _, s := range sessions {
-			if s.ID == l.lost.ID && s.Flushed.Before(g.From) {
-				g.From = s.Flushed // as far as the data goes back
-			}
-		}
+	default:
 		last, err := t.journal.Last(ctx)
 		if err != nil {
 			return err

@@ -265,32 +265,6 @@ func (w *world) finish(s *server) {
 	}
 }
 
-// explained checks that whatever the edges hold is an entry, or came in a gap.
-func (w *world) explained(there map[string]bool, cause string) {
-	w.Helper()
-	var gaps []gap
-	w.until("the coverage has a gap: "+cause, func() bool {
-		gaps = w.gaps()
-		return slices.ContainsFunc(gaps, func(g gap) bool { return g.Cause == cause })
-	})
-	lost := 0
-	for e := range edges {
-		for _, o := range w.sim.Objects(e) {
-			if there[o.Path] {
-				continue
-			}
-			lost++
-			if !slices.ContainsFunc(gaps, func(g gap) bool {
-				return !g.From.After(o.Stored) && (g.Until == nil || g.Until.After(o.Stored))
-			}) {
-				w.Errorf("edge %d holds %s since %v; it is no entry, and in no gap of %+v", e, o.Path, o.Stored, gaps)
-				return
-			}
-		}
-	}
-	w.Logf("%d entries, %d objects in a gap", len(there), lost)
-}
-
 // killSending kills an invalidation of a few hundred paths in several batches, and
 // goes on with it.
 func (w *world) killSending() {
