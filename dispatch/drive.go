@@ -46,6 +46,11 @@ const (
 // the same invalidation goes on. The error that wraps it says what.
 var ErrUndone = errors.New("left undone; nothing is lost")
 
+// ErrGone: the store has lost the invalidation while it was driven. Nobody can go
+// on with it; whether CloudFront got all of it is not known. Invalidating the same
+// again is safe.
+var ErrGone = errors.New("the store has lost the invalidation")
+
 // Drive carries an invalidation out until the goal is reached, and with it,
 // while it leads, whatever else is open for the distribution. progress, if not
 // nil, is called in the same goroutine whenever something changed.
@@ -75,6 +80,9 @@ func (d *Dispatcher) Drive(ctx context.Context, id string, goal Goal, progress f
 			}
 		case ctx.Err() != nil:
 			return report, fmt.Errorf("%w: %s: %w", ErrUndone, id, ctx.Err())
+		case errors.Is(err, journal.ErrNotFound) && report != nil:
+			return report, fmt.Errorf("%w: %s, of which %d items were in batches; what CloudFront accepted of it is carried out: %w",
+				ErrGone, id, report.Items, err)
 		case errors.Is(err, store.ErrUnavailable):
 			if failed.IsZero() {
 				failed = time.Now()
@@ -143,7 +151,8 @@ type leader struct {
 	name  string
 	lease *journal.Lease
 	runs  map[uint64]*run
-	after uint64 // all invalidations up to this one have ended
+	after uint64    // all invalidations up to this one have ended
+	lost  time.Time // when the store was last found to have lost data
 }
 
 // find returns the run of an ID, if it is open here.
@@ -189,6 +198,9 @@ func (d *Dispatcher) lead(ctx context.Context, l *leader, now time.Time) error {
 		}
 		lease, _, err := d.journal.Acquire(ctx, l.name, now, leaseFor)
 		*l = leader{name: l.name, lease: lease, runs: make(map[uint64]*run)}
+		if lease != nil && err == nil {
+			l.lost, err = lease.DataLost(ctx, now)
+		}
 		return err
 	}
 	err := d.keep(ctx, l, now)
@@ -204,7 +216,12 @@ func (d *Dispatcher) keep(ctx context.Context, l *leader, now time.Time) error {
 	if l.lease.Until().Sub(now) > leaseFor/2 {
 		return nil
 	}
-	return l.lease.Renew(ctx, now, leaseFor)
+	if err := l.lease.Renew(ctx, now, leaseFor); err != nil {
+		return err
+	}
+	var err error
+	l.lost, err = l.lease.DataLost(ctx, now)
+	return err
 }
 
 // round advances every open invalidation by one step and returns how long
@@ -266,6 +283,7 @@ type run struct {
 	queued bool
 	bound  *binding // the plan file, if there is one and it was planned by
 
+	lookBefore   time.Time // batches saved up to then are looked for before they are sent
 	notBefore    time.Time // back-off
 	tries        int
 	trouble      error // the last passing error, until something succeeds
@@ -323,7 +341,7 @@ func (d *Dispatcher) refresh(ctx context.Context, l *leader) ([]*run, error) {
 			}
 			l.runs[inv.Number] = r
 		}
-		r.inv = inv
+		r.inv, r.lookBefore = inv, l.lost
 		open = append(open, r)
 	}
 	return open, nil

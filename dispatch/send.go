@@ -180,7 +180,7 @@ func (d *Dispatcher) send(ctx context.Context, l *journal.Lease, r *run, b *jour
 	var receipt Receipt
 	var found bool
 	var err error
-	if now.Sub(b.Sent) > lookup {
+	if now.Sub(b.Sent) > lookup || !b.Sent.After(r.lookBefore) {
 		receipt, found, err = d.cdn.FindInvalidation(c, d.journal.Distribution(), b.Reference, b.Sent.Add(-lookup))
 		if kind(err) == Denied {
 			err = nil // then the reference is all there is

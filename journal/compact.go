@@ -6,6 +6,7 @@ package journal
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/cf-invalidation-tracker/cftrack/store"
@@ -37,10 +38,12 @@ type Summary struct {
 
 // A Compaction says how many documents were removed.
 type Compaction struct {
-	Batches, Reports, Gaps, Sessions, Marks int
+	Batches, Reports, Plans, Gaps, Sessions, Marks int
 }
 
-func (c *Compaction) total() int { return c.Batches + c.Reports + c.Gaps + c.Sessions + c.Marks }
+func (c *Compaction) total() int {
+	return c.Batches + c.Reports + c.Plans + c.Gaps + c.Sessions + c.Marks
+}
 
 type compacted struct {
 	At time.Time `json:"at"`
@@ -48,7 +51,8 @@ type compacted struct {
 
 // Compact forgets what can no longer matter, at now in store time: batches and
 // reports of invalidations that have been over for longer than the longest
-// lifetime (longest, or what any session ever stated, and at least 32 days), gaps
+// lifetime (longest, or what any session ever stated, and at least 32 days), plan
+// files that only such were bound to, gaps
 // that closed and recorders that fell silent as long ago. Selectors, cuts and
 // what invalidations came to are never forgotten, nor is a batch whose answer is
 // not known.
@@ -91,6 +95,11 @@ func (l *Lease) Compact(ctx context.Context, now time.Time, longest time.Duratio
 	if err != nil {
 		return c, err
 	}
+	var h head
+	hv, err := l.j.get(ctx, keyHead, &h)
+	if err != nil {
+		return c, err
+	}
 	invs, err := l.j.Invalidations(ctx, 0)
 	if err != nil {
 		return c, err
@@ -108,8 +117,10 @@ func (l *Lease) Compact(ctx context.Context, now time.Time, longest time.Duratio
 			}
 		}
 	}
-	err = l.compactGaps(ctx, sessions, open, before, &c)
-	if err != nil {
+	if err := l.compactGaps(ctx, sessions, open, before, &c); err != nil {
+		return c, err
+	}
+	if err := l.compactPlans(ctx, invs, hv, &c); err != nil {
 		return c, err
 	}
 	for n, version := range unread {
@@ -194,6 +205,7 @@ func (l *Lease) compact(ctx context.Context, inv *Invalidation, now, before time
 	if err := l.commit(ctx, t, nil); err != nil {
 		return unlessChanged(err)
 	}
+	inv.Compacted = &sum
 	c.count(all)
 	return nil
 }
@@ -242,6 +254,44 @@ func (l *Lease) compactGaps(ctx context.Context, sessions []*Session, open []*In
 	return nil
 }
 
+// compactPlans forgets what plan files said that no invalidation needs any more.
+// None may be opened meanwhile, as the head tells: it could be bound to one.
+func (l *Lease) compactPlans(ctx context.Context, invs []*Invalidation, head uint64, c *Compaction) error {
+	needed := make(map[string]bool)
+	for _, inv := range invs {
+		if inv.Fixed != nil && (inv.Compacted == nil || !inv.Compacted.Done) {
+			needed[inv.Fixed.Hash] = true
+		}
+	}
+	const page = 16 // they are large
+	for after := ""; c.total() < compactAtMost; {
+		docs, err := l.j.store.List(ctx, l.j.dist, dirFixed, after, page)
+		if err != nil {
+			return err
+		}
+		var gone []store.Requirement
+		for _, d := range docs {
+			hash, _, _ := strings.Cut(d.Key[len(dirFixed):], "/")
+			if !needed[hash] {
+				gone = append(gone, store.Requirement{Key: d.Key, Version: d.Version})
+			}
+			after = d.Key
+		}
+		if len(gone) > 0 {
+			t := deleting(gone)
+			t.Require = append(t.Require, store.Requirement{Key: keyHead, Version: head})
+			if err := l.commit(ctx, t, nil); err != nil {
+				return unlessChanged(err)
+			}
+			c.count(gone)
+		}
+		if len(docs) < page {
+			return nil
+		}
+	}
+	return nil
+}
+
 // deleting removes documents as they were read.
 func deleting(docs []store.Requirement) store.Transaction {
 	t := store.Transaction{Require: append([]store.Requirement(nil), docs...)}
@@ -266,6 +316,8 @@ func (c *Compaction) count(docs []store.Requirement) {
 			c.Batches++
 		case dirReports:
 			c.Reports++
+		case dirFixed:
+			c.Plans++
 		case dirGaps:
 			c.Gaps++
 		case dirSessions:

@@ -24,6 +24,7 @@
 //	lease           which dispatcher leads
 //	windows         what CloudFront was seen to let be in progress
 //	compacted       when what can no longer matter was last forgotten
+//	epoch           which life of the store's data this was written in
 //
 // Beside them, under no distribution, account/NAME is what all distributions of
 // an AWS account share.
@@ -49,6 +50,7 @@ const (
 
 	keyWindows   = "windows"
 	keyCompacted = "compacted"
+	keyEpoch     = "epoch"
 
 	dirInvalidations = "inv/"
 	dirBatches       = "bat/"

@@ -231,6 +231,9 @@ func ending(id string, r *dispatch.Report, driven error) error {
 		if errors.Is(driven, dispatch.ErrUndone) || errors.Is(driven, context.Canceled) {
 			f.hint = "go on with: " + resume
 		}
+		if errors.Is(driven, dispatch.ErrGone) {
+			f.code, f.hint = "store-lost-data", "invalidate the same again: that is safe; 'cftrack coverage' says what else is missing"
+		}
 		if errors.Is(driven, context.Canceled) {
 			f.code, f.message = "interrupted", fmt.Sprintf("interrupted; nothing is lost of %s", id)
 		}

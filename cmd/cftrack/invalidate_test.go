@@ -33,6 +33,7 @@ func TestEnding(t *testing.T) {
 		{"too dear", dispatch.Report{State: journal.Failed, Code: WarnPrice}, nil, exitUndone, WarnPrice, "--max-price"},
 		{"cancelled", dispatch.Report{State: journal.Cancelled}, nil, exitUndone, "cancelled", "cftrack status inv-1"},
 		{"undone", dispatch.Report{State: journal.Sweeping}, fmt.Errorf("%w: waits", dispatch.ErrUndone), exitUndone, "undone", "cftrack resume inv-1"},
+		{"lost", dispatch.Report{State: journal.Sending}, fmt.Errorf("%w: inv-1: %w", dispatch.ErrGone, journal.ErrNotFound), exitUndone, "store-lost-data", "invalidate the same again"},
 		{"interrupted", dispatch.Report{State: journal.Sending}, context.Canceled, exitUndone, "interrupted", "cftrack resume inv-1"},
 		{"store away", dispatch.Report{}, &store.Error{Op: "list", Err: store.ErrUnavailable, Hint: "start it"}, exitUndone, "store-unavailable", "start it; go on with: cftrack resume inv-1"},
 	} {
