@@ -191,6 +191,7 @@ func TestVariantsAreNotCollapsed(t *testing.T) {
 				t.Errorf("%d requests at the origin, want %d: %s", n, want, config)
 			}
 			close(origin.wait)
+			synctest.Wait() // an answer that Close breaks off ends in a panic
 		})
 	}
 }
