@@ -53,7 +53,7 @@ func (s Selector) Compile() (*Compiled, error) {
 			if err != nil {
 				return nil, err
 			}
-			c.prefixes.prefixes = append(c.prefixes.prefixes, p)
+			c.prefixes.addPrefix(p)
 		}
 		c.prefixes.finish()
 	}
@@ -107,7 +107,7 @@ func (c *Compiled) name(given []string, exactQuery bool) {
 			continue
 		}
 		if it.Kind == cfpath.Path && !exactQuery && !strings.Contains(p, "?") {
-			c.unnamed.prefixes = append(c.unnamed.prefixes, p+"?")
+			c.unnamed.addPrefix(p + "?")
 		}
 		if _, again := seen[it]; !again {
 			seen[it] = struct{}{}

@@ -5,7 +5,9 @@ package selector
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -106,6 +108,88 @@ func checkSelect(t *rapid.T) {
 			t.Errorf("%s does not reach %s by name", s, path+more)
 		}
 	}
+}
+
+// Many globs are filed by what they contain; nothing is lost by that.
+func TestManyGlobsAgainstBruteForce(t *testing.T) { rapid.Check(t, checkManyGlobs) }
+
+func FuzzManyGlobs(f *testing.F) { f.Fuzz(rapid.MakeFuzz(checkManyGlobs)) }
+
+func checkManyGlobs(t *rapid.T) {
+	long := word("a", "b", "*", "/", "?", "article-", "index.html")
+	var given []string
+	for _, p := range rapid.SliceOfN(long, few+1, 40).Draw(t, "patterns") {
+		if !strings.HasPrefix(p, "*") {
+			p = "/" + p
+		}
+		given = append(given, p)
+	}
+	set := newPatterns(rapid.Bool().Draw(t, "exact query"))
+	for _, p := range given {
+		set.add(p)
+	}
+	set.finish()
+	text := word("a", "b", "/", "?", "article-", "index.html", "x")
+	path := "/" + text.Draw(t, "path")
+	if n := rapid.IntRange(0, len(given)).Draw(t, "one that matches"); n < len(given) {
+		path = strings.ReplaceAll(given[n], "*", text.Draw(t, "filling"))
+	}
+	more := text.Draw(t, "more")
+	want := bruteMatch(given, path, set.exactQuery)
+	if got := set.match(path); got != want {
+		t.Fatalf("%q match %s: %v", given, path, got)
+	}
+	if bruteMatch(given, path+more, set.exactQuery) && !set.matchBelow(path) {
+		t.Fatalf("%q do not match below %s, but %s", given, path, path+more)
+	}
+	if set.matchAllBelow(path) && !bruteMatch(given, path+more, set.exactQuery) {
+		t.Fatalf("%q match all below %s, but not %s", given, path, path+more)
+	}
+	one := false
+	for _, p := range given {
+		alone := newPatterns(set.exactQuery)
+		alone.add(p)
+		alone.finish()
+		one = one || alone.matchAllBelow(path)
+	}
+	if one != set.matchAllBelow(path) {
+		t.Fatalf("%q match all below %s: %v, one of them alone: %v", given, path, !one, one)
+	}
+}
+
+// Wherever it looked before, an ordered list finds what is there.
+func TestOrdered(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var o ordered
+		o.list = rapid.SliceOfN(word("a", "b", "c"), 0, 60).Draw(t, "list")
+		o.finish()
+		for _, s := range rapid.SliceOfN(word("a", "b", "c"), 1, 30).Draw(t, "asked") {
+			want, there := slices.BinarySearch(o.list, s)
+			if i, found := o.find(s); i != want || found != there {
+				t.Fatalf("%q in %q: %d %v, not %d %v", s, o.list, i, found, want, there)
+			}
+		}
+	})
+}
+
+func TestOrderedIsSafeForConcurrentUse(t *testing.T) {
+	var o ordered
+	for i := range 1000 {
+		o.list = append(o.list, fmt.Sprintf("%04d", i))
+	}
+	o.finish()
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			for i := range 2000 {
+				k := (i*7919 + g*31) % 1000
+				if n, ok := o.find(fmt.Sprintf("%04d", k)); n != k || !ok {
+					t.Errorf("%d is found at %d: %v", k, n, ok)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func (s *patterns) excludes(path string) bool { return s != nil && s.match(path) }
