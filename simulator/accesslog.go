@@ -6,6 +6,7 @@ package simulator
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -50,10 +51,10 @@ func (l *accessLog) write(e *edge, q *request, v *viewer) {
 	if result != "Error" {
 		detail = result
 	}
-	if broken != nil || v.failed {
+	if broken != nil || v.failed || v.late {
 		// The type before the response was sent stays in x-edge-response-result-type.
 		result, detail = "Error", "ClientCommError"
-		if v.status == 0 {
+		if v.status == 0 || v.late {
 			status, response = "000", "Error"
 		}
 	}
@@ -138,10 +139,12 @@ func logEscape(s string) string {
 // viewer notes what it was sent.
 type viewer struct {
 	http.ResponseWriter
+	left   context.Context
 	status int
 	bytes  int64
 	first  time.Time
 	failed bool // it has gone
+	late   bool // it had gone before there was an answer
 }
 
 // Unwrap is for http.ResponseController.
@@ -150,6 +153,7 @@ func (v *viewer) Unwrap() http.ResponseWriter { return v.ResponseWriter }
 func (v *viewer) WriteHeader(status int) {
 	if v.status == 0 {
 		v.status, v.first = status, time.Now()
+		v.late = v.left.Err() != nil
 	}
 	v.ResponseWriter.WriteHeader(status)
 }

@@ -116,7 +116,7 @@ func (s *Simulator) compile() error {
 			return fmt.Errorf("simulator: %w", err)
 		}
 		s.config = o.Config
-		s.rules = rulesOf(s.config)
+		s.rules = s.config.Rules()
 		if err := s.rules.Validate(); err != nil {
 			return fmt.Errorf("simulator: %w", err)
 		}
@@ -196,8 +196,8 @@ func (s *Simulator) addBehavior(rule *lifetime.Behavior, c *CacheBehavior) {
 	b.forwardsCookies = b.keyCookies.any() || b.cookies.any()
 }
 
-// rulesOf is what a Config says about lifetimes and about the query parameters in the key.
-func rulesOf(c *Config) lifetime.Rules {
+// Rules are what a Config says about lifetimes and about the query parameters in the key. The Config is valid.
+func (c *Config) Rules() lifetime.Rules {
 	r := lifetime.Rules{Default: ruleOf(c, &c.DefaultCacheBehavior), ErrorTTL: lifetime.DefaultErrorTTL, Tiers: lifetime.DefaultTiers}
 	for i := range c.CacheBehaviors {
 		r.Behaviors = append(r.Behaviors, ruleOf(c, &c.CacheBehaviors[i]))

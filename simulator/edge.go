@@ -84,7 +84,7 @@ func (e *edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.mu.Lock()
 	q.id = e.newID()
 	e.mu.Unlock()
-	v := &viewer{ResponseWriter: w}
+	v := &viewer{ResponseWriter: w, left: r.Context()}
 	q.w = v
 	if e.sim.log != nil {
 		defer e.sim.log.write(e, q, v)
