@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net/http"
 	"net/url"
 	"strings"
@@ -168,37 +169,69 @@ func (c *Client) get(ctx context.Context, distribution, id string) (*types.Inval
 	return out.Invalidation, nil
 }
 
-// FindInvalidation implements dispatch.CDN. CloudFront lists invalidations
-// newest first and without their references, so that each one in question costs
-// a call.
+// FindInvalidation implements dispatch.CDN.
 func (c *Client) FindInvalidation(ctx context.Context, distribution, reference string, since time.Time) (dispatch.Receipt, bool, error) {
-	if err := c.authenticated(ctx); err != nil {
-		return dispatch.Receipt{}, false, err
-	}
-	var marker *string
-	for {
-		list, err := c.list(ctx, distribution, marker)
+	for s, err := range c.SentSince(ctx, distribution, since, func(string) bool { return false }) {
 		if err != nil {
-			return dispatch.Receipt{}, false, classify(err, "cloudfront:ListInvalidations", distribution)
+			return dispatch.Receipt{}, false, err
 		}
-		for _, s := range list.Items {
-			if aws.ToTime(s.CreateTime).Before(since) {
-				return dispatch.Receipt{}, false, nil
-			}
-			inv, err := c.get(ctx, distribution, aws.ToString(s.Id))
-			if err != nil {
-				return dispatch.Receipt{}, false, err
-			}
-			if inv.InvalidationBatch != nil && aws.ToString(inv.InvalidationBatch.CallerReference) == reference {
-				r, err := receipt(inv, nil)
-				return r, err == nil, err
-			}
+		if s.Reference == reference {
+			return s.Receipt, true, nil
 		}
-		if !aws.ToBool(list.IsTruncated) || list.NextMarker == nil {
-			return dispatch.Receipt{}, false, nil
-		}
-		marker = list.NextMarker
 	}
+	return dispatch.Receipt{}, false, nil
+}
+
+// SentSince implements dispatch.CDN. CloudFront lists invalidations newest first
+// and without their references, so that each one in question costs a call.
+func (c *Client) SentSince(ctx context.Context, distribution string, since time.Time, known func(id string) bool) iter.Seq2[dispatch.Sent, error] {
+	return func(yield func(dispatch.Sent, error) bool) {
+		if err := c.authenticated(ctx); err != nil {
+			yield(dispatch.Sent{}, err)
+			return
+		}
+		for marker := (*string)(nil); ; {
+			list, err := c.list(ctx, distribution, marker)
+			if err != nil {
+				yield(dispatch.Sent{}, classify(err, "cloudfront:ListInvalidations", distribution))
+				return
+			}
+			for _, s := range list.Items {
+				if aws.ToTime(s.CreateTime).Before(since) {
+					return
+				}
+				if known(aws.ToString(s.Id)) {
+					continue
+				}
+				if !yield(c.sent(ctx, distribution, aws.ToString(s.Id))) {
+					return
+				}
+			}
+			if marker = list.NextMarker; !aws.ToBool(list.IsTruncated) || marker == nil {
+				return
+			}
+		}
+	}
+}
+
+// sent reads what was sent as an invalidation.
+func (c *Client) sent(ctx context.Context, distribution, id string) (dispatch.Sent, error) {
+	inv, err := c.get(ctx, distribution, id)
+	if err != nil {
+		return dispatch.Sent{}, err
+	}
+	r, err := receipt(inv, nil)
+	s := dispatch.Sent{Receipt: r}
+	if err == nil {
+		s.Created = aws.ToTime(inv.CreateTime)
+		if b := inv.InvalidationBatch; b != nil {
+			s.Reference = aws.ToString(b.CallerReference)
+			if b.Paths != nil {
+				s.Items = b.Paths.Items
+			}
+		}
+	}
+	return s, err
 }
 
 func (c *Client) list(ctx context.Context, distribution string, marker *string) (*types.InvalidationList, error) {

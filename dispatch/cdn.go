@@ -6,6 +6,7 @@ package dispatch
 import (
 	"context"
 	"fmt"
+	"iter"
 	"time"
 )
 
@@ -23,6 +24,18 @@ type CDN interface {
 	// FindInvalidation looks for the invalidation of a reference among those
 	// created since then; ok is false if there is none.
 	FindInvalidation(ctx context.Context, distribution, reference string, since time.Time) (r Receipt, ok bool, err error)
+	// SentSince yields the invalidations created since then, by whomever, the
+	// newest first, without those whose IDs known knows. An error is yielded in
+	// place of an invalidation; what follows it may still come.
+	SentSince(ctx context.Context, distribution string, since time.Time, known func(id string) bool) iter.Seq2[Sent, error]
+}
+
+// Sent is an invalidation that the CDN has.
+type Sent struct {
+	Receipt
+	Reference string
+	Items     []string
+	Created   time.Time // by the CDN's clock
 }
 
 // A Receipt is what the CDN says of an invalidation.

@@ -21,6 +21,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/cf-invalidation-tracker/cftrack/cfpath"
@@ -79,6 +80,9 @@ type Dispatcher struct {
 	opts    Options
 	clock   storetime.Clock
 	pace    pace
+
+	mu  sync.Mutex
+	own map[string]bool // invalidations opened here and not yet driven
 }
 
 // New returns a dispatcher over the inventory and journal in st. It does no I/O.
@@ -343,9 +347,14 @@ func (d *Dispatcher) Open(ctx context.Context, r Request) (*journal.Invalidation
 			return nil, err
 		}
 		inv.Fixed = r.Plan.made()
-		return inv, d.journal.CreateFixed(ctx, inv, r.Plan.fixed(), now, d.opts.Random())
+		err = d.journal.CreateFixed(ctx, inv, r.Plan.fixed(), now, d.opts.Random())
+	} else {
+		err = d.journal.Create(ctx, inv, now, d.opts.Random())
 	}
-	return inv, d.journal.Create(ctx, inv, now, d.opts.Random())
+	if err == nil {
+		d.began(inv.ID)
+	}
+	return inv, err
 }
 
 // Invalidate opens an invalidation and drives it to its end.

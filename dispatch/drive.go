@@ -279,6 +279,9 @@ type run struct {
 	sel     *selector.Compiled
 	batches []*journal.Batch
 
+	inherited bool            // what CloudFront has of it is yet to be looked for
+	seen      map[string]bool // IDs at CloudFront that are known not to matter
+
 	queue  []queued // planned, in no batch yet
 	queued bool
 	bound  *binding // the plan file, if there is one and it was planned by
@@ -332,13 +335,14 @@ func (d *Dispatcher) refresh(ctx context.Context, l *leader) ([]*run, error) {
 		ended = false
 		r := l.runs[inv.Number]
 		if r == nil {
-			r = &run{nextLook: make(map[string]time.Time), lost: make(map[string]bool)}
+			r = &run{nextLook: make(map[string]time.Time), lost: make(map[string]bool), seen: make(map[string]bool)}
 			if r.sel, err = inv.Compile(); err != nil {
 				return nil, fmt.Errorf("invalidation %s: %w", inv.ID, err)
 			}
 			if r.batches, err = d.journal.Batches(ctx, inv.Number); err != nil {
 				return nil, err
 			}
+			r.inherited = d.inherits(inv, d.clock.Now())
 			l.runs[inv.Number] = r
 		}
 		r.inv, r.lookBefore = inv, l.lost

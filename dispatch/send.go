@@ -29,6 +29,11 @@ func (d *Dispatcher) advance(ctx context.Context, l *journal.Lease, r *run, now 
 	if now.Before(r.notBefore) {
 		return r.notBefore.Sub(now), nil
 	}
+	if r.inherited {
+		if wait, err := d.recover(ctx, l, r, now); err != nil || wait > 0 {
+			return wait, err
+		}
+	}
 	for _, b := range r.batches {
 		if b.Purged() && !b.Forgotten {
 			return 0, d.forget(ctx, l, r, b)

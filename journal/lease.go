@@ -86,6 +86,29 @@ func (l *Lease) SaveBatch(ctx context.Context, inv *Invalidation, b *Batch, rand
 	return l.saveBatches(ctx, inv, nil, []*Batch{b}, []string{random})
 }
 
+// Adopt writes down batches that the CDN has and the journal does not. Their
+// references, items, times and states are the caller's; they get numbers that are
+// free.
+func (l *Lease) Adopt(ctx context.Context, inv *Invalidation, batches []*Batch) error {
+	next := *inv
+	t := store.Transaction{Require: []store.Requirement{
+		{Key: dirInvalidations + number(inv.Number), Version: inv.version}}}
+	for _, b := range batches {
+		b.Number, b.inv = next.Batches, inv.Number
+		next.Batches++
+		t.Require = append(t.Require, store.Requirement{Key: b.key()})
+		t.Put = append(t.Put, put(b.key(), b))
+	}
+	t.Put = append(t.Put, put(dirInvalidations+number(inv.Number), &next))
+	return l.commit(ctx, t, func(v uint64) {
+		next.version = v
+		*inv = next
+		for _, b := range batches {
+			b.version = v
+		}
+	})
+}
+
 // Replace closes a batch that CloudFront refuses and saves one for each list of
 // items in its place, in one write; no lists drop it. They are unsent as far as the
 // journal knows. The caller has made sure that the closed batch is not accepted

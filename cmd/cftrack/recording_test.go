@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"iter"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -41,6 +42,10 @@ func (c *instantCDN) GetInvalidation(_ context.Context, _, id string) (dispatch.
 
 func (c *instantCDN) FindInvalidation(context.Context, string, string, time.Time) (dispatch.Receipt, bool, error) {
 	return dispatch.Receipt{}, false, nil
+}
+
+func (c *instantCDN) SentSince(context.Context, string, time.Time, func(string) bool) iter.Seq2[dispatch.Sent, error] {
+	return func(func(dispatch.Sent, error) bool) {}
 }
 
 func openedForTest(t *testing.T, st store.Store) *opened {

@@ -359,6 +359,69 @@ func TestFailoverKeepsWhatWasAcknowledged(t *testing.T) {
 	}
 }
 
+// TestFailoverLosesWrites fails over to a replica that was behind. What was
+// acknowledged meanwhile is gone: the recorder notices, the coverage has a gap for
+// it, and what CloudFront took under batches that the store has forgotten is found
+// there and not paid for again.
+func TestFailoverLosesWrites(t *testing.T) {
+	for i, tc := range []struct {
+		name string
+		dies bool // the dispatcher does, at the failover
+	}{
+		{"under a dispatcher", false},
+		{"and the dispatcher dies", true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			var p *pair
+			w := newWorld(t, 1300+i, backend{"failover", func(w *world) { p = newPair(w) }})
+			cut := make(chan struct{})
+			over := make(chan struct{})
+			x := w.work(func(*worked) *simulator.Fault {
+				p.replica.do("REPLICAOF", "NO", "ONE") // from here on it is behind
+				close(cut)
+				return nil
+			})
+			<-cut
+			// Two more batches are accepted and written down where it will be lost.
+			w.atCreate(3, func() *simulator.Fault {
+				defer close(over)
+				p.connect(nil)
+				p.primary.kill()
+				if tc.dies {
+					x.inv.kill()
+				}
+				return nil
+			})
+			x.see()
+			lost := x.acknowledged
+			select {
+			case <-over:
+			case <-time.After(patience):
+				t.Fatalf("no third batch: %s", x.inv.stderr.tail())
+			}
+			p.connect(p.replica)
+			if tc.dies {
+				w.must(nil, "resume")
+			} else if code := w.wait(x.inv); code != 0 {
+				t.Errorf("exit %d: %s", code, x.inv.stderr.String())
+			}
+			x.see()
+			x.last()
+			there := w.list()
+			if gone := missing(lost, there); gone == nil {
+				t.Error("the failover lost nothing: this tests nothing")
+			}
+			x.onceEach()
+			w.explained(there, "store-went-back")
+			w.finish(x.server)
+			if rs := w.reports(); len(rs) != 1 || rs[0].State != "completed" {
+				t.Errorf("%+v", rs)
+			}
+		})
+	}
+}
+
 // explained checks that whatever the edges hold is an entry, came in a gap, or
 // before the tracking.
 func (w *world) explained(there map[string]bool, cause string) {

@@ -1,0 +1,99 @@
+// Copyright The cftrack Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package dispatch
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/cf-invalidation-tracker/cftrack/journal"
+)
+
+// apart bounds how far CloudFront's clock and the store's are apart: it refuses
+// requests that are dated five minutes off its own.
+// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html
+const apart = 5 * time.Minute
+
+// began notes that this dispatcher opened an invalidation, so that nothing of it
+// can be at CloudFront that the journal lost.
+func (d *Dispatcher) began(id string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.own == nil {
+		d.own = make(map[string]bool)
+	}
+	d.own[id] = true
+}
+
+// inherits reports whether a run that is read from the journal needs a look at
+// CloudFront first: the store may have lost batches that were sent. It is called
+// once for each reading.
+func (d *Dispatcher) inherits(inv *journal.Invalidation, now time.Time) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	own := d.own[inv.ID]
+	delete(d.own, inv.ID) // read a second time, something went wrong in between
+	return !own && inv.Compacted == nil && (!inv.Sent || now.Sub(inv.Opened) <= lookup)
+}
+
+// recover writes down the batches that CloudFront took for the invalidation and
+// that the journal does not have: a store that fails over to a copy that was
+// behind forgets batches without anybody noticing, and what stood in them must
+// not be planned, and paid for, again. The journal cannot tell, so whoever goes on
+// with what it did not begin looks. A positive wait says that it could not yet.
+func (d *Dispatcher) recover(ctx context.Context, l *journal.Lease, r *run, now time.Time) (time.Duration, error) {
+	known := make(map[string]bool) // by reference
+	for _, b := range r.batches {
+		known[b.Reference] = true
+	}
+	all, err := d.journal.Batches(ctx, 0)
+	if err != nil {
+		return 0, err
+	}
+	for _, b := range all {
+		r.seen[b.InvalidationID] = true
+	}
+	c, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	var lost []*journal.Batch
+	for s, err := range d.cdn.SentSince(c, d.journal.Distribution(), r.inv.Opened.Add(-apart), func(id string) bool { return r.seen[id] }) {
+		switch {
+		case ctx.Err() != nil:
+			return 0, ctx.Err()
+		case kind(err) == Denied:
+			d.opts.Logger.Warn("cannot look for what was sent and forgotten", "invalidation", r.inv.ID, "err", err)
+			r.inherited = false
+			return 0, nil
+		case err != nil && kind(err) == NoInvalidation:
+			continue // gone between listing and reading
+		case err != nil:
+			return r.backOff(now, err, d.opts.Random()), nil
+		}
+		if !strings.HasPrefix(s.Reference, "cftrack/"+r.inv.ID+"/") {
+			r.seen[s.ID] = true // another look need not ask again
+			continue
+		}
+		if known[s.Reference] {
+			continue
+		}
+		// When it was sent is not known; sooner clears less and settles less.
+		b := &journal.Batch{Reference: s.Reference, Items: s.Items, State: journal.Accepted,
+			InvalidationID: s.ID, Accepted: now, Sent: s.Created.Add(-apart)}
+		if b.Sent.Before(r.inv.Opened) {
+			b.Sent = r.inv.Opened
+		}
+		lost = append(lost, b)
+	}
+	if len(lost) > 0 {
+		d.opts.Logger.Warn("the store lost batches that were sent; CloudFront has them", "invalidation", r.inv.ID, "batches", len(lost))
+		if err := l.Adopt(ctx, r.inv, lost); err != nil {
+			return 0, err
+		}
+		r.batches = append(r.batches, lost...)
+	}
+	r.calm()
+	r.inherited = false
+	return 0, nil
+}
