@@ -16,6 +16,7 @@ import (
 
 	"github.com/cf-invalidation-tracker/cftrack/dispatch"
 	"github.com/cf-invalidation-tracker/cftrack/journal"
+	"github.com/cf-invalidation-tracker/cftrack/journal/journaltest"
 	"github.com/cf-invalidation-tracker/cftrack/selector"
 	"github.com/cf-invalidation-tracker/cftrack/store"
 	"github.com/cf-invalidation-tracker/cftrack/store/memstore"
@@ -303,8 +304,8 @@ func TestAReportThatComesMeanwhileIsKept(t *testing.T) {
 	for _, reports := range []int{1, 250} {
 		st := &intruded{Store: memstore.New()}
 		j := journal.Open(st, "E1")
-		inv := create(t, j, "/a")
-		l := lease(t, j, "d", t0)
+		inv := journaltest.Create(t, j, "/a")
+		l := journaltest.Lease(t, j, "d", t0)
 		for i := range reports {
 			if err := j.PutReports(t.Context(), fmt.Sprint("r", i), []journal.Report{{Invalidation: 1, Path: "/a"}}); err != nil {
 				t.Fatal(err)

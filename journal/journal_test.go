@@ -17,12 +17,12 @@ import (
 	"github.com/cf-invalidation-tracker/cftrack/inventory"
 	"github.com/cf-invalidation-tracker/cftrack/journal"
 	"github.com/cf-invalidation-tracker/cftrack/journal/journaltest"
-	"github.com/cf-invalidation-tracker/cftrack/selector"
 	"github.com/cf-invalidation-tracker/cftrack/store"
 	"github.com/cf-invalidation-tracker/cftrack/store/memstore"
+	"github.com/cf-invalidation-tracker/cftrack/store/storetest"
 )
 
-var t0 = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+var t0 = journaltest.T0
 
 func open(t *testing.T) *journal.Journal {
 	t.Helper()
@@ -31,40 +31,12 @@ func open(t *testing.T) *journal.Journal {
 	return journal.Open(st, "E1")
 }
 
-func create(t *testing.T, j *journal.Journal, patterns ...string) *journal.Invalidation {
-	t.Helper()
-	inv := &journal.Invalidation{Selector: selector.Selector{Patterns: patterns}, Cut: t0,
-		Options: journal.Options{Margin: 2 * time.Second}}
-	if err := j.Create(t.Context(), inv, t0, "word"); err != nil {
-		t.Fatal(err)
-	}
-	return inv
-}
-
-func lease(t *testing.T, j *journal.Journal, holder string, now time.Time) *journal.Lease {
-	t.Helper()
-	l, by, err := j.Acquire(t.Context(), holder, now, 10*time.Second)
-	if err != nil || l == nil {
-		t.Fatalf("no lease for %s: held by %+v, %v", holder, by, err)
-	}
-	return l
-}
-
-func session(t *testing.T, j *journal.Journal, id string, now time.Time) *journal.Session {
-	t.Helper()
-	s := &journal.Session{ID: id, Recorder: "web@" + id, Lease: 10 * time.Second, Longest: time.Hour}
-	if err := j.OpenSession(t.Context(), s, now); err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
 func TestJournal(t *testing.T) {
-	journaltest.Run(t, func(tb testing.TB) store.Store {
+	journaltest.Run(t, storetest.Harness{Open: func(tb testing.TB) store.Store {
 		st := memstore.New()
 		tb.Cleanup(func() { st.Close() })
 		return st
-	})
+	}})
 }
 
 func TestAcksKeepTheirGaps(t *testing.T) {
@@ -97,7 +69,7 @@ func (s *lostAnswers) Commit(ctx context.Context, d string, t store.Transaction)
 func TestRenewingAfterALostAnswer(t *testing.T) {
 	st := &lostAnswers{Store: memstore.New()}
 	j := journal.Open(st, "E1")
-	s := session(t, j, "s1", t0)
+	s := journaltest.Session(t, j, "s1", t0)
 	st.lose = true
 	now := t0.Add(time.Second)
 	if err := j.Renew(t.Context(), s, now, nil, nil); !errors.Is(err, store.ErrUnavailable) {
@@ -119,8 +91,8 @@ func TestCoverage(t *testing.T) {
 	}
 	purged := func(sent time.Time, item string) ([]*journal.Invalidation, []*journal.Batch) {
 		j := open(t)
-		inv := create(t, j, "/*")
-		l := lease(t, j, "d", t0)
+		inv := journaltest.Create(t, j, "/*")
+		l := journaltest.Lease(t, j, "d", t0)
 		b := &journal.Batch{Items: []string{item}, Sent: sent}
 		if err := l.SaveBatch(t.Context(), inv, b, "r"); err != nil {
 			t.Fatal(err)

@@ -13,23 +13,23 @@ import (
 
 const day = 24 * time.Hour
 
-// over returns an invalidation that was completed at t0, with so many batches of
+// over returns an invalidation that was completed at T0, with so many batches of
 // three items and so many reports, all read.
 func over(t *testing.T, j *journal.Journal, l *journal.Lease, batches, reports int) *journal.Invalidation {
 	t.Helper()
-	inv := create(t, j, "/a*")
+	inv := Create(t, j, "/a*")
 	for i := range batches {
-		b := &journal.Batch{Items: []string{"/a", "/b", fmt.Sprint("/", i)}, Sent: t0}
+		b := &journal.Batch{Items: []string{"/a", "/b", fmt.Sprint("/", i)}, Sent: T0}
 		if err := l.SaveBatch(t.Context(), inv, b, "r"); err != nil {
 			t.Fatal(err)
 		}
-		b.State, b.Accepted, b.Completed, b.Forgotten = journal.BatchDone, t0, t0, true
+		b.State, b.Accepted, b.Completed, b.Forgotten = journal.BatchDone, T0, T0, true
 		if err := l.PutBatch(t.Context(), b); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for i := range reports {
-		rep := journal.Report{Invalidation: inv.Number, Path: fmt.Sprint("/a", i), Start: t0, End: t0}
+		rep := journal.Report{Invalidation: inv.Number, Path: fmt.Sprint("/a", i), Start: T0, End: T0}
 		if err := j.PutReports(t.Context(), fmt.Sprint("r", i), []journal.Report{rep}); err != nil {
 			t.Fatal(err)
 		}
@@ -41,7 +41,7 @@ func over(t *testing.T, j *journal.Journal, l *journal.Lease, batches, reports i
 	if err := l.MarkRead(t.Context(), inv.Number, unread[inv.Number]); err != nil {
 		t.Fatal(err)
 	}
-	inv.State, inv.Ended = journal.Completed, t0
+	inv.State, inv.Ended = journal.Completed, T0
 	if err := l.PutInvalidation(t.Context(), inv); err != nil {
 		t.Fatal(err)
 	}
@@ -59,9 +59,9 @@ func compact(t *testing.T, l *journal.Lease, now time.Time) journal.Compaction {
 
 func compactionForgetsWhatIsOver(t *testing.T, j *journal.Journal) {
 	ctx := t.Context()
-	l := lease(t, j, "a", t0)
+	l := Lease(t, j, "a", T0)
 	many, few, marked := over(t, j, l, 4, 250), over(t, j, l, 1, 1), over(t, j, l, 1, 1)
-	late := journal.Report{Invalidation: marked.Number, Path: "/a", Start: t0, End: t0}
+	late := journal.Report{Invalidation: marked.Number, Path: "/a", Start: T0, End: T0}
 	if err := j.PutReports(ctx, "late", []journal.Report{late}); err != nil {
 		t.Fatal(err)
 	}
@@ -69,17 +69,17 @@ func compactionForgetsWhatIsOver(t *testing.T, j *journal.Journal) {
 		t.Fatal(err)
 	}
 	for _, g := range []journal.Gap{
-		{ID: "old", From: t0, Until: t0, Accepted: "why"}, {ID: "open", From: t0},
-		{ID: "recent", From: t0, Until: t0.Add(40 * day)},
+		{ID: "old", From: T0, Until: T0, Accepted: "why"}, {ID: "open", From: T0},
+		{ID: "recent", From: T0, Until: T0.Add(40 * day)},
 	} {
 		if err := j.PutGaps(ctx, g); err != nil {
 			t.Fatal(err)
 		}
 	}
-	session(t, j, "silent", t0)
-	session(t, j, "recent", t0.Add(40*day))
+	Session(t, j, "silent", T0)
+	Session(t, j, "recent", T0.Add(40*day))
 
-	now := t0.Add(41 * day)
+	now := T0.Add(41 * day)
 	if c := compact(t, l, now); c != (journal.Compaction{}) {
 		t.Fatalf("on a first reading of the clock: %+v", c)
 	}

@@ -12,11 +12,11 @@ import (
 )
 
 func aGapIsAccepted(t *testing.T, j *journal.Journal) {
-	full := journal.Gap{ID: "full-1", From: t0, Until: t0.Add(time.Minute), Cause: journal.CauseFull, Recorder: "web"}
+	full := journal.Gap{ID: "full-1", From: T0, Until: T0.Add(time.Minute), Cause: journal.CauseFull, Recorder: "web"}
 	if err := j.PutGaps(t.Context(), full); err != nil {
 		t.Fatal(err)
 	}
-	at := t0.Add(time.Hour)
+	at := T0.Add(time.Hour)
 	g, err := j.Accept(t.Context(), "full-1", "imported the logs", "ada", at)
 	if err != nil || g.Accepted != "imported the logs" || g.AcceptedBy != "ada" || !g.AcceptedAt.Equal(at) ||
 		!g.From.Equal(full.From) || !g.Until.Equal(full.Until) || g.Cause != full.Cause {
@@ -39,7 +39,7 @@ func aGapIsAccepted(t *testing.T, j *journal.Journal) {
 	}
 
 	// The recorder goes on losing: what was accepted was less.
-	full.Until = t0.Add(2 * time.Hour)
+	full.Until = T0.Add(2 * time.Hour)
 	if err := j.PutGaps(t.Context(), full); err != nil {
 		t.Fatal(err)
 	}
@@ -49,13 +49,13 @@ func aGapIsAccepted(t *testing.T, j *journal.Journal) {
 }
 
 func aDeadRecorderLeavesAGap(t *testing.T, j *journal.Journal) {
-	first, second := create(t, j, "/a"), create(t, j, "/b")
-	s := session(t, j, "s1", t0)
+	first, second := Create(t, j, "/a"), Create(t, j, "/b")
+	s := Session(t, j, "s1", T0)
 	s.Ack(second.Number)
-	if err := j.Renew(t.Context(), s, t0.Add(time.Second), nil, nil); err != nil {
+	if err := j.Renew(t.Context(), s, T0.Add(time.Second), nil, nil); err != nil {
 		t.Fatal(err)
 	}
-	lostAt := t0.Add(11 * time.Second)
+	lostAt := T0.Add(11 * time.Second)
 	if _, err := j.Accept(t.Context(), "s1", "why", "ada", lostAt); !errors.Is(err, journal.ErrLive) {
 		t.Fatalf("a live recorder was declared dead: %v", err)
 	}
@@ -67,7 +67,7 @@ func aDeadRecorderLeavesAGap(t *testing.T, j *journal.Journal) {
 	if all, err := j.Sessions(t.Context()); err != nil || len(all) != 0 {
 		t.Fatalf("the session is still there: %+v, %v", all, err)
 	}
-	third := create(t, j, "/c")
+	third := Create(t, j, "/c")
 	gaps, err := j.Gaps(t.Context())
 	if err != nil || len(gaps) != 1 {
 		t.Fatalf("%+v, %v", gaps, err)

@@ -16,12 +16,15 @@ import (
 	"github.com/cf-invalidation-tracker/cftrack/journal"
 	"github.com/cf-invalidation-tracker/cftrack/selector"
 	"github.com/cf-invalidation-tracker/cftrack/store"
+	"github.com/cf-invalidation-tracker/cftrack/store/storetest"
 )
 
-var t0 = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+// T0 is when the tests take place.
+var T0 = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-// Run runs the suite; open returns a fresh, empty store that the test closes.
-func Run(t *testing.T, open func(testing.TB) store.Store) {
+// Run runs the suite, each part on a store of its own. Of the harness, Reopen and
+// Crash are used where a process or the store crashes, if there are any.
+func Run(t *testing.T, h storetest.Harness) {
 	for _, part := range []struct {
 		name string
 		run  func(*testing.T, *journal.Journal)
@@ -29,6 +32,7 @@ func Run(t *testing.T, open func(testing.TB) store.Store) {
 		{"InvalidationsAreNumberedAndFound", invalidationsAreNumberedAndFound},
 		{"ConcurrentCreationLosesNothing", concurrentCreationLosesNothing},
 		{"LeaseIsForOne", leaseIsForOne},
+		{"ALostLeaseWritesNothing", aLostLeaseWritesNothing},
 		{"ABatchIsCountedAndSavedInOneWrite", aBatchIsCountedAndSavedInOneWrite},
 		{"ReopenOnlyWhatCanGoOn", reopenOnlyWhatCanGoOn},
 		{"AccountsAreWrittenByCompareAndWrite", accountsAreWrittenByCompareAndWrite},
@@ -40,22 +44,26 @@ func Run(t *testing.T, open func(testing.TB) store.Store) {
 		{"CompactionForgetsWhatIsOver", compactionForgetsWhatIsOver},
 	} {
 		t.Run(part.name, func(t *testing.T) {
-			part.run(t, journal.Open(open(t), "E1"))
+			part.run(t, journal.Open(h.Open(t), "E1"))
 		})
 	}
+	t.Run("DispatcherCrashes", func(t *testing.T) { crashes(t, h, dispatching) })
+	t.Run("StoreCrashes", func(t *testing.T) { crashes(t, h, recording) })
 }
 
-func create(t *testing.T, j *journal.Journal, patterns ...string) *journal.Invalidation {
+// Create opens an invalidation of these patterns at T0, with a margin of 2 s.
+func Create(t *testing.T, j *journal.Journal, patterns ...string) *journal.Invalidation {
 	t.Helper()
-	inv := &journal.Invalidation{Selector: selector.Selector{Patterns: patterns}, Cut: t0,
+	inv := &journal.Invalidation{Selector: selector.Selector{Patterns: patterns}, Cut: T0,
 		Options: journal.Options{Margin: 2 * time.Second}}
-	if err := j.Create(t.Context(), inv, t0, "word"); err != nil {
+	if err := j.Create(t.Context(), inv, T0, "word"); err != nil {
 		t.Fatal(err)
 	}
 	return inv
 }
 
-func lease(t *testing.T, j *journal.Journal, holder string, now time.Time) *journal.Lease {
+// Lease takes the lease for 10 s, or fails the test.
+func Lease(t *testing.T, j *journal.Journal, holder string, now time.Time) *journal.Lease {
 	t.Helper()
 	l, by, err := j.Acquire(t.Context(), holder, now, 10*time.Second)
 	if err != nil || l == nil {
@@ -64,7 +72,8 @@ func lease(t *testing.T, j *journal.Journal, holder string, now time.Time) *jour
 	return l
 }
 
-func session(t *testing.T, j *journal.Journal, id string, now time.Time) *journal.Session {
+// Session opens a session with a lease of 10 s and lifetimes of up to an hour.
+func Session(t *testing.T, j *journal.Journal, id string, now time.Time) *journal.Session {
 	t.Helper()
 	s := &journal.Session{ID: id, Recorder: "web@" + id, Lease: 10 * time.Second, Longest: time.Hour}
 	if err := j.OpenSession(t.Context(), s, now); err != nil {
@@ -74,7 +83,7 @@ func session(t *testing.T, j *journal.Journal, id string, now time.Time) *journa
 }
 
 func invalidationsAreNumberedAndFound(t *testing.T, j *journal.Journal) {
-	a, b := create(t, j, "/a"), create(t, j, "/b")
+	a, b := Create(t, j, "/a"), Create(t, j, "/b")
 	if a.ID != "inv-1-word" || b.ID != "inv-2-word" {
 		t.Fatalf("IDs %s, %s", a.ID, b.ID)
 	}
@@ -100,7 +109,7 @@ func concurrentCreationLosesNothing(t *testing.T, j *journal.Journal) {
 	errs := make(chan error)
 	for range n {
 		go func() {
-			errs <- j.Create(context.Background(), &journal.Invalidation{Cut: t0}, t0, "w")
+			errs <- j.Create(context.Background(), &journal.Invalidation{Cut: T0}, T0, "w")
 		}()
 	}
 	for range n {
@@ -115,41 +124,30 @@ func concurrentCreationLosesNothing(t *testing.T, j *journal.Journal) {
 }
 
 func leaseIsForOne(t *testing.T, j *journal.Journal) {
-	inv := create(t, j, "/a")
-	a := lease(t, j, "a", t0)
-	if l, by, err := j.Acquire(t.Context(), "b", t0.Add(9*time.Second), time.Second); err != nil || l != nil || by.Holder != "a" {
+	inv := Create(t, j, "/a")
+	a := Lease(t, j, "a", T0)
+	if l, by, err := j.Acquire(t.Context(), "b", T0.Add(9*time.Second), time.Second); err != nil || l != nil || by.Holder != "a" {
 		t.Fatalf("b got %v while %+v holds, %v", l, by, err)
 	}
-	b := lease(t, j, "b", t0.Add(10*time.Second))
+	b := Lease(t, j, "b", T0.Add(10*time.Second))
 
-	// What overslept can change nothing, whatever it tries.
-	batch := &journal.Batch{Items: []string{"/a"}, Sent: t0}
-	for name, do := range map[string]func() error{
-		"renew":   func() error { return a.Renew(t.Context(), t0.Add(11*time.Second), time.Second) },
-		"save":    func() error { return a.SaveBatch(t.Context(), inv, batch, "r") },
-		"end":     func() error { return a.PutInvalidation(t.Context(), inv) },
-		"release": func() error { return a.Release(t.Context()) },
-	} {
-		if err := do(); !errors.Is(err, journal.ErrLeaseLost) {
-			t.Errorf("%s under a lost lease: %v", name, err)
-		}
+	if err := a.Renew(t.Context(), T0.Add(11*time.Second), time.Second); !errors.Is(err, journal.ErrLeaseLost) {
+		t.Errorf("renewed what is another's: %v", err)
 	}
-	if bs, _ := j.Batches(t.Context(), inv.Number); len(bs) != 0 {
-		t.Fatalf("a lost lease saved %d batches", len(bs))
-	}
+	batch := &journal.Batch{Items: []string{"/a"}, Sent: T0}
 	if err := b.SaveBatch(t.Context(), inv, batch, "r"); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.Release(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	lease(t, j, "c", t0.Add(10*time.Second))
+	Lease(t, j, "c", T0.Add(10*time.Second))
 }
 
 func aBatchIsCountedAndSavedInOneWrite(t *testing.T, j *journal.Journal) {
-	inv := create(t, j, "/a")
-	l := lease(t, j, "a", t0)
-	b := &journal.Batch{Items: []string{"/a", "/b", "/c"}, Sent: t0}
+	inv := Create(t, j, "/a")
+	l := Lease(t, j, "a", T0)
+	b := &journal.Batch{Items: []string{"/a", "/b", "/c"}, Sent: T0}
 	if err := l.SaveBatch(t.Context(), inv, b, "x1"); err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +169,7 @@ func aBatchIsCountedAndSavedInOneWrite(t *testing.T, j *journal.Journal) {
 
 	words := []string{"y", "z"}
 	random := func() string { w := words[0]; words = words[1:]; return w }
-	halves, err := l.Replace(t.Context(), inv, b, "InvalidArgument", t0, [][]string{b.Items[:1], b.Items[1:]}, random)
+	halves, err := l.Replace(t.Context(), inv, b, "InvalidArgument", T0, [][]string{b.Items[:1], b.Items[1:]}, random)
 	if err != nil || len(halves) != 2 {
 		t.Fatal(halves, err)
 	}
@@ -220,8 +218,8 @@ func accountsAreWrittenByCompareAndWrite(t *testing.T, j *journal.Journal) {
 		}
 	}
 
-	w := &journal.Windows{Items: journal.Learned{Share: 0.25, Since: t0}}
-	old, l := lease(t, j, "old", t0), lease(t, j, "new", t0.Add(time.Minute))
+	w := &journal.Windows{Items: journal.Learned{Share: 0.25, Since: T0}}
+	old, l := Lease(t, j, "old", T0), Lease(t, j, "new", T0.Add(time.Minute))
 	if err := old.PutWindows(ctx, w); !errors.Is(err, journal.ErrLeaseLost) {
 		t.Errorf("windows written without the lease: %v", err)
 	}
@@ -237,7 +235,7 @@ func accountsAreWrittenByCompareAndWrite(t *testing.T, j *journal.Journal) {
 	if err := l.Release(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if lease(t, j, "next", t0).TookOver() {
+	if Lease(t, j, "next", T0).TookOver() {
 		t.Error("what was released is not taken over")
 	}
 }
@@ -245,8 +243,8 @@ func accountsAreWrittenByCompareAndWrite(t *testing.T, j *journal.Journal) {
 // A selector of a newer version, or damaged, keeps nobody from the others.
 func anUnreadableSelectorHidesNoOther(t *testing.T, j *journal.Journal) {
 	ctx := t.Context()
-	create(t, j, "/a")
-	create(t, j, "/b")
+	Create(t, j, "/a")
+	Create(t, j, "/b")
 	docs, err := j.Store().List(ctx, j.Distribution(), "inv/", "", 0)
 	if err != nil || len(docs) != 2 {
 		t.Fatalf("%d documents, %v", len(docs), err)
@@ -269,7 +267,7 @@ func anUnreadableSelectorHidesNoOther(t *testing.T, j *journal.Journal) {
 		t.Error(err)
 	}
 	// Writing down what became of it keeps the selector for whoever can read it.
-	l := lease(t, j, "a", t0)
+	l := Lease(t, j, "a", T0)
 	invs[0].State = journal.Failed
 	if err := l.PutInvalidation(ctx, invs[0]); err != nil {
 		t.Fatal(err)
@@ -281,13 +279,13 @@ func anUnreadableSelectorHidesNoOther(t *testing.T, j *journal.Journal) {
 }
 
 func reopenOnlyWhatCanGoOn(t *testing.T, j *journal.Journal) {
-	l := lease(t, j, "a", t0)
+	l := Lease(t, j, "a", T0)
 	for state, want := range map[journal.State]journal.State{
 		journal.Failed: journal.Sending, journal.Completed: journal.Completed,
 		journal.Cancelled: journal.Cancelled, journal.Partial: journal.Partial,
 	} {
-		inv := create(t, j, "/a")
-		inv.State, inv.Error, inv.Ended = state, "why", t0
+		inv := Create(t, j, "/a")
+		inv.State, inv.Error, inv.Ended = state, "why", T0
 		if err := l.PutInvalidation(t.Context(), inv); err != nil {
 			t.Fatal(err)
 		}
@@ -298,14 +296,14 @@ func reopenOnlyWhatCanGoOn(t *testing.T, j *journal.Journal) {
 }
 
 func sessionProtocol(t *testing.T, j *journal.Journal) {
-	inv := create(t, j, "/a")
-	s := session(t, j, "s1", t0)
+	inv := Create(t, j, "/a")
+	s := Session(t, j, "s1", T0)
 	if s.HasAcked(inv.Number) {
 		t.Fatal("a new session has acknowledged what it never saw")
 	}
-	rep := journal.Report{Invalidation: inv.Number, Path: "/a", Start: t0, End: t0.Add(time.Second)}
+	rep := journal.Report{Invalidation: inv.Number, Path: "/a", Start: T0, End: T0.Add(time.Second)}
 	s.Ack(inv.Number)
-	if err := j.Renew(t.Context(), s, t0.Add(time.Second), []journal.Report{rep}, nil); err != nil {
+	if err := j.Renew(t.Context(), s, T0.Add(time.Second), []journal.Report{rep}, nil); err != nil {
 		t.Fatal(err)
 	}
 	got, err := j.Reports(t.Context(), inv.Number)
@@ -316,7 +314,7 @@ func sessionProtocol(t *testing.T, j *journal.Journal) {
 	if err != nil || unread[inv.Number] == 0 {
 		t.Fatalf("unread %v, %v", unread, err)
 	}
-	l := lease(t, j, "d", t0)
+	l := Lease(t, j, "d", T0)
 	if err := l.MarkRead(t.Context(), inv.Number, unread[inv.Number]-1); err != nil {
 		t.Fatal(err)
 	}
@@ -345,11 +343,11 @@ func sessionProtocol(t *testing.T, j *journal.Journal) {
 }
 
 func aSessionNoticesThatItWasRemoved(t *testing.T, j *journal.Journal) {
-	s := session(t, j, "s1", t0)
+	s := Session(t, j, "s1", T0)
 	if _, err := j.Store().Commit(t.Context(), "E1", store.Transaction{Delete: []string{"ses/s1"}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := j.Renew(t.Context(), s, t0.Add(time.Second), nil, nil); !errors.Is(err, journal.ErrSessionLost) {
+	if err := j.Renew(t.Context(), s, T0.Add(time.Second), nil, nil); !errors.Is(err, journal.ErrSessionLost) {
 		t.Fatalf("renewed what is gone: %v", err)
 	}
 }

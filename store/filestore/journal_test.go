@@ -9,4 +9,7 @@ import (
 	"github.com/cf-invalidation-tracker/cftrack/journal/journaltest"
 )
 
-func TestJournal(t *testing.T) { journaltest.Run(t, harness.Open) }
+func TestJournal(t *testing.T) { journaltest.Run(t, harness) }
+
+// TestJournalOfAnotherProcess kills the process that owns the database.
+func TestJournalOfAnotherProcess(t *testing.T) { journaltest.Run(t, otherProcess()) }

@@ -10,5 +10,9 @@ import (
 )
 
 func TestJournal(t *testing.T) {
-	journaltest.Run(t, harness(start(t, false).address, nil).Open)
+	s := start(t, false, "--appendonly", "yes", "--appendfsync", "always")
+	journaltest.Run(t, harness(s.address, func() {
+		s.kill()
+		s.up()
+	}))
 }
