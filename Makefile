@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint fmt bench
+.PHONY: help build demo test soak lint fmt bench
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,6 +15,9 @@ demo: build ## The whole story on this machine, with proof at the end
 
 test: ## Every test, with the race detector
 	./test.sh
+
+soak: ## 200 processes killed at random moments, where the tests kill 40 (6 minutes)
+	CFTRACK_KILLS=200 go test -race -count=1 -timeout 1h -v -run '^Test(Killed|Redis|Failover|FullDisk|Leader|Several)' ./internal/process
 
 lint: ## What golangci-lint says; .golangci.yml has the rules and their exceptions
 	go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run

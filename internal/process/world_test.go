@@ -124,8 +124,9 @@ func (w *world) use(s *redisServer) {
 	w.env = append(w.env, "CFTRACK_STORE="+s.address())
 }
 
-// newWorld makes a world whose decisions come from n and the seed.
-func newWorld(t *testing.T, n int, b backend) *world {
+// newWorld makes a world whose decisions come from n and the seed. cloud changes
+// what CloudFront is like.
+func newWorld(t *testing.T, n int, b backend, cloud ...func(*simulator.Options)) *world {
 	t.Helper()
 	w := &world{T: t, rng: rand.New(rand.NewPCG(seed, uint64(n))), dir: t.TempDir(),
 		site: &site{held: map[string]chan struct{}{}, waiting: map[string]int{}}}
@@ -135,16 +136,20 @@ func newWorld(t *testing.T, n int, b backend) *world {
 	t.Cleanup(server.Close)
 	w.site.url = server.URL
 	w.askOf(w.site)
-	var err error
-	if w.sim, err = simulator.New(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		(*w.origin.Load()).ServeHTTP(rw, r)
-	}), &simulator.Options{Distribution: distribution, Edges: edges, Seed: w.rng.Uint64(), OriginTimeout: patience,
+	options := simulator.Options{Distribution: distribution, Edges: edges, Seed: w.rng.Uint64(), OriginTimeout: patience,
 		Intercept: func(op string, r *http.Request) *simulator.Fault {
 			if f := w.fault.Load(); f != nil {
 				return (*f)(op, r)
 			}
 			return nil
-		}}); err != nil {
+		}}
+	for _, f := range cloud {
+		f(&options)
+	}
+	var err error
+	if w.sim, err = simulator.New(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		(*w.origin.Load()).ServeHTTP(rw, r)
+	}), &options); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = w.sim.Close() })
@@ -157,7 +162,7 @@ func newWorld(t *testing.T, n int, b backend) *world {
 	w.env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + w.dir, "XDG_CONFIG_HOME=" + none, "TMPDIR=" + os.TempDir(),
 		"CFTRACK_DISTRIBUTION=" + distribution, "AWS_ENDPOINT_URL_CLOUDFRONT=" + api, "AWS_ACCESS_KEY_ID=example",
 		"AWS_SECRET_ACCESS_KEY=example", "AWS_EC2_METADATA_DISABLED=true", "AWS_CONFIG_FILE=" + none,
-		"AWS_SHARED_CREDENTIALS_FILE=" + none, "AWS_REGION=us-east-1",
+		"AWS_SHARED_CREDENTIALS_FILE=" + none, "AWS_REGION=us-east-1", "AWS_DEFAULT_REGION=us-east-1",
 		// The race detector has every process sleep for a second at its end.
 		"GORACE=atexit_sleep_ms=0"}
 	b.set(w)
