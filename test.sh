@@ -124,6 +124,12 @@ while read -r program package; do
 done <<<"$programs"
 [ -z "$missing" ] || say "missing, so tests that need them are skipped:$missing (install them, or make apt-get able to download them)"
 
+# A public test suite for HTTP caches, from npm.
+suite=
+if command -v node >/dev/null && suite=$(simulator/testdata/cachetests/install.sh "$cache" 2>"$scratch/npm.log"); then
+    export CFTRACK_CACHE_TESTS=$suite
+fi
+
 race=-race
 export CGO_ENABLED=1
 compiler=$(go env CC)
@@ -168,6 +174,10 @@ fi
 if ! { mkdir "$scratch/disk" && mount -t tmpfs -o size=1m cftrack "$scratch/disk" && umount "$scratch/disk"; } 2>/dev/null; then
     say "no right to mount a file system: TestFullDisk is left out"
     left="$left|TestFullDisk"
+fi
+if [ -z "$suite" ]; then
+    say "no node, or no http-cache-tests from npm: TestHTTPCacheSuite is left out"
+    left="$left|TestHTTPCacheSuite"
 fi
 skip=()
 [ -z "$left" ] || skip=(-skip "^(${left#|})\$")

@@ -244,13 +244,19 @@ func (e *edge) fetch(q *request, fk flightKey, fl *flight, old *object) answer {
 	if up.xc == xHit || up.xc == xRefreshHit {
 		a.xc = up.xc
 	}
+	part, whole := contentRange(resp)
+	if part != nil && resp.ContentLength >= 0 && resp.ContentLength != part.to-part.from+1 {
+		_ = resp.Body.Close()
+		q.detail("OriginContentRangeLengthError")
+		a.resp, part, whole = e.ownPage(q, http.StatusBadGateway, "the origin's Content-Range and Content-Length differ"), nil, true
+		resp = a.resp
+	}
 	basis := judged{resp.StatusCode, resp.Header}
 	if q.down == nil {
 		e.errorPage(q, &a)
 		resp = a.resp
 	}
 	v := e.judge(q, basis.status, basis.header, end)
-	part, whole := contentRange(resp)
 	// What answers the viewer's own condition, or is a part that cannot be named, is nobody else's.
 	if !v.Keep || !whole && (part == nil || fk.part == "") || basis.status == http.StatusNotModified ||
 		basis.status == http.StatusPreconditionFailed && old == nil {
@@ -284,7 +290,10 @@ func (e *edge) renewed(q *request, old *object, resp *http.Response, end time.Ti
 	o := *old
 	o.header = old.header.Clone()
 	for k, v := range q.b.endToEnd(resp.Header, true) {
-		if k != "Content-Length" {
+		switch k {
+		case "Content-Length", "Content-Encoding", "Content-Range", "Content-Md5", "Etag":
+			// They are about the body, which is the old one: https://www.rfc-editor.org/rfc/rfc9111.html#section-3.2
+		default:
 			o.header[k] = v
 		}
 	}
@@ -330,10 +339,7 @@ func (e *edge) keepForErrors(q *request, fk flightKey, settle func(*object), a a
 func (e *edge) receive(q *request, fk flightKey, obj *object, resp *http.Response, age time.Duration) {
 	defer func() { _ = resp.Body.Close() }()
 	_, err := io.Copy(obj.body, resp.Body)
-	if err == nil && obj.part != nil && int64(obj.body.len()) != obj.part.to-obj.part.from+1 {
-		err = io.ErrUnexpectedEOF
-	}
-	if err != nil {
+	if wrong := obj.part != nil && int64(obj.body.len()) != obj.part.to-obj.part.from+1; err != nil || wrong {
 		e.abandon(fk)
 		obj.body.finish(err)
 		return

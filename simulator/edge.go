@@ -201,7 +201,8 @@ func (e *edge) send(q *request, o *object, xc string) {
 	if now := time.Now(); q.down != nil && !o.born.IsZero() {
 		q.down.age = now.Sub(o.born)
 	} else if q.down == nil && xc != xMiss && !o.born.IsZero() {
-		h.Set("Age", strconv.Itoa(int(now.Sub(o.born)/time.Second)))
+		before, _ := strconv.ParseUint(o.header.Get("Age"), 10, 31) // what is no number is no age
+		h.Set("Age", strconv.FormatUint(before+uint64(now.Sub(o.born)/time.Second), 10))
 	}
 	if (o.status == http.StatusOK || o.part != nil) && q.conditionsCount() && notModified(q.r.Header, o.header) {
 		h.Del("Content-Length")
@@ -277,8 +278,15 @@ func (e *edge) head(q *request, from http.Header, xc string) http.Header {
 
 // refuse answers a request that never reaches the cache.
 func (e *edge) refuse(q *request, status int, detail, why string) {
-	q.served.detail = detail
+	q.detail(detail)
 	e.relay(q, &answer{resp: e.ownPage(q, status, why), xc: xError})
+}
+
+// detail notes x-edge-detailed-result-type.
+func (q *request) detail(d string) {
+	if q.served != nil {
+		q.served.detail = d
+	}
 }
 
 // redirect sends a viewer to HTTPS:
@@ -313,9 +321,7 @@ func (e *edge) unreachable(q *request, err error) *http.Response {
 	if errors.Is(err, errOriginTimeout) {
 		status, detail = http.StatusGatewayTimeout, "OriginCommError"
 	}
-	if q.served != nil {
-		q.served.detail = detail
-	}
+	q.detail(detail)
 	return e.ownPage(q, status, "CloudFront wasn't able to connect to the origin: "+err.Error())
 }
 

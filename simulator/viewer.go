@@ -286,6 +286,11 @@ func (b *behavior) endToEnd(in http.Header, kept bool) http.Header {
 			h[k] = v
 		}
 	}
+	for _, line := range in["Connection"] {
+		for name := range strings.SplitSeq(line, ",") {
+			delete(h, textproto.CanonicalMIMEHeaderKey(strings.TrimSpace(name)))
+		}
+	}
 	if !b.forwardsCookies || kept && strings.Contains(strings.ToLower(strings.Join(in["Cache-Control"], ",")), `no-cache="set-cookie"`) {
 		delete(h, "Set-Cookie")
 	}
