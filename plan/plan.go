@@ -24,10 +24,7 @@ package plan
 import (
 	"encoding/json"
 	"fmt"
-	"iter"
 	"math"
-	"slices"
-	"strings"
 
 	"github.com/cf-invalidation-tracker/cftrack/cfpath"
 	"github.com/cf-invalidation-tracker/cftrack/inventory"
@@ -240,12 +237,16 @@ type Totals struct {
 // Uncovered is a selected entry that no item of the plan reaches.
 type Uncovered struct {
 	Path   string `json:"path"`
-	Reason string `json:"reason"` // a code of cfpath.Trouble
+	Reason string `json:"reason"` // a code of cfpath.Trouble, or ReasonMaxWildcards
 	// Remedy is the item that would cover it, empty if there is none.
 	Remedy string `json:"remedy"`
 	// RemedyCollateral is how many entries the remedy would reach that are not selected.
 	RemedyCollateral int `json:"remedy_collateral"`
 }
+
+// ReasonMaxWildcards is why a folded entry is uncovered when Options.MaxWildcards leaves
+// no wildcard for it.
+const ReasonMaxWildcards = "max-wildcards"
 
 // A Warning is something to know before sending: a stable code, and a sentence
 // that says what to do.
@@ -297,10 +298,20 @@ type PriceModel struct {
 
 // Of returns the price of n items in US dollars.
 func (m PriceModel) Of(n int) float64 {
+	return math.Round(float64(max(0, n-max(0, m.FreePaths)))*m.perPath()*1e6) / 1e6
+}
+
+func (m PriceModel) perPath() float64 {
 	if m.PerPath == 0 {
-		m.PerPath = 0.005
+		return 0.005
 	}
-	return math.Round(float64(max(0, n-max(0, m.FreePaths)))*m.PerPath*1e6) / 1e6
+	return m.PerPath
+}
+
+// Items is how many items such a price pays for.
+func (m PriceModel) Items(price float64) int {
+	n := math.Floor(price/m.perPath() + 1e-6) // 0.015 pays for 3
+	return int(min(n, math.MaxInt32)) + max(0, m.FreePaths)
 }
 
 // Limits are what CloudFront accepts and how long it takes. A zero field is the
@@ -393,240 +404,4 @@ func (l Limits) sending(n int, rate float64, window int) float64 {
 	at := func(n int) float64 { return float64(max(0, n-request)) / rate }
 	rounds := (n - 1) / window
 	return max(at(n), float64(rounds)*l.CompletionSeconds+at(n-rounds*window))
-}
-
-// Compute plans for the inventory that in yields: all of it, in strict byte
-// order of path. An error of in is returned as it is.
-func Compute(in iter.Seq2[Input, error], opts Options) (*Plan, error) {
-	scope, err := newScope(opts.Scope)
-	if err != nil {
-		return nil, err
-	}
-	c := &computation{opts: opts, named: newNamed(opts.Named)}
-	c.tree.init(scope)
-	first := true
-	for input, err := range in {
-		if err != nil {
-			return nil, err
-		}
-		if input.Entry == nil {
-			return nil, fmt.Errorf("plan: no entry after %q: give every input one", c.last)
-		}
-		p := input.Entry.Path
-		if !first && p <= c.last {
-			return nil, fmt.Errorf("plan: %q came after %q: entries must come in byte order, each once", p, c.last)
-		}
-		c.add(&input)
-		c.last, first = p, false
-	}
-	c.tree.finish()
-	return c.plan(), nil
-}
-
-// A computation is one run of Compute.
-type computation struct {
-	opts  Options
-	named *named
-	tree  tree
-	last  string
-
-	totals Totals
-	// flat is the answer where no wildcards may be looked up: the tree then
-	// only says what they would have saved.
-	flat      []Item
-	lookups   int // selected entries that named items do not settle
-	uncovered []*trouble
-
-	// The folded, selected entry that is open: what begins with its path is
-	// reached by whatever covers it.
-	atom     bool
-	atomPath string
-	flatAtom int      // its item in flat, or -1
-	missing  *trouble // itself, if it cannot be named
-}
-
-func (c *computation) add(in *Input) {
-	e := in.Entry
-	c.totals.Entries++
-	if in.Selected {
-		c.totals.Selected++
-		if in.InFlight {
-			c.totals.InFlight++
-		}
-	}
-	hit := c.named.visit(e, in.Selected, c.opts.Doubtful)
-	inAtom := c.atom && strings.HasPrefix(e.Path, c.atomPath)
-	if !in.Selected && (hit != missed || inAtom && c.missing == nil) {
-		c.totals.Collateral++
-	}
-	if inAtom {
-		c.inAtom(in.Selected)
-		return
-	}
-	c.atom = false
-
-	l := leaf{path: e.Path, folded: e.Folded}
-	switch {
-	case !in.Selected:
-		c.tree.add(e.Path, nil, e.Folded)
-		return
-	case e.Folded && in.Named && hit == missed:
-		// Partly selected, and that part is cared for: no wildcard over the rest.
-		c.tree.add(e.Path, nil, true)
-		c.tree.top().unselected = 0
-		return
-	case hit == reached, in.InFlight:
-		c.tree.addCovered(e.Path)
-		return
-	case hit == spared:
-		// The wildcard reaches all that a folded entry stands for but the directory itself.
-		l.folded, l.spared = false, true
-	}
-	c.lookups++
-	l.judge(c.opts.Doubtful)
-	c.tree.add(e.Path, &l, false)
-	c.atom, c.atomPath, c.flatAtom, c.missing = l.folded, e.Path, -1, l.trouble
-	if c.opts.Exact || !c.opts.Wildcards {
-		c.addFlat(&l)
-	}
-}
-
-func (c *computation) inAtom(selected bool) {
-	g := &c.tree.top().sum
-	if !selected {
-		c.tree.top().unselected++
-		if c.missing != nil {
-			c.tree.mixAll() // it goes nowhere by itself, and must not draw this along
-			return
-		}
-		g.collateral++
-		if c.flatAtom >= 0 {
-			c.flat[c.flatAtom].Collateral++
-		}
-		return
-	}
-	g.covers++
-	if c.missing != nil {
-		c.missing.entries++
-	}
-	if c.flatAtom >= 0 {
-		c.flat[c.flatAtom].Covers++
-	}
-}
-
-func (c *computation) addFlat(l *leaf) {
-	switch {
-	case l.trouble != nil:
-		c.uncovered = append(c.uncovered, l.trouble)
-	case l.folded:
-		c.flatAtom = len(c.flat)
-		c.flat = append(c.flat, Item{Item: cfpath.Item{Kind: cfpath.Wildcard, Text: l.path}, Covers: 1, Reason: foldedReason(l.path),
-			Unsure: l.sure < len(l.path)})
-		if l.directory() {
-			c.flat = append(c.flat, exactItem(l, ReasonDirectory))
-		}
-	default:
-		c.flat = append(c.flat, exactItem(l, l.reason()))
-	}
-}
-
-// plan puts the answer together.
-func (c *computation) plan() *Plan {
-	found := c.tree.items
-	if c.opts.Exact || !c.opts.Wildcards {
-		found = c.flat
-	} else {
-		c.uncovered = c.tree.uncovered
-	}
-	p := &Plan{Totals: c.totals, Items: c.named.items(c.opts.OnlySeen), Uncovered: []Uncovered{}, Warnings: []Warning{}}
-	names := len(p.Items)
-	p.Items = append(slices.Grow(p.Items, len(found)), found...)
-	c.addRoot(p)
-	slices.SortFunc(p.Items[names:], func(a, b Item) int {
-		return strings.Compare(a.Item.String(), b.Item.String())
-	})
-	slices.SortFunc(c.uncovered, func(a, b *trouble) int { return strings.Compare(a.path, b.path) })
-	for _, t := range c.uncovered {
-		u := Uncovered{Path: t.path, Reason: t.reason}
-		if t.stem > 0 {
-			u.Remedy, u.RemedyCollateral = t.path[:t.stem]+"*", t.collateral
-		}
-		p.Uncovered = append(p.Uncovered, u)
-		p.Totals.Uncovered += t.entries
-	}
-
-	t := &p.Totals
-	for i := range p.Items {
-		switch p.Items[i].Item.Kind {
-		case cfpath.Path:
-			t.Paths++
-		case cfpath.Wildcard:
-			t.Wildcards++
-		case cfpath.Tag:
-			t.Tags++
-		}
-	}
-	t.Items = len(p.Items)
-	t.Price = c.opts.Price.Of(t.Items)
-	t.Seconds = c.opts.Limits.Seconds(t.Paths+t.Tags, t.Wildcards)
-
-	alternative := func(name string, others, wildcards, collateral int) {
-		p.Alternatives = append(p.Alternatives, Alternative{name, others + wildcards, collateral,
-			c.opts.Price.Of(others + wildcards), c.opts.Limits.Seconds(others, wildcards)})
-	}
-	alternative(EveryPath, t.Selected, 0, 0)
-	alternative(Everything, 0, 1, t.Entries-t.Selected)
-	if !c.opts.Exact && !c.opts.Wildcards {
-		others, wildcards := 0, 0
-		for _, list := range [...][]Item{p.Items[:names], c.tree.items} {
-			for i := range list {
-				if list[i].Item.Kind == cfpath.Wildcard {
-					wildcards++
-				} else {
-					others++
-				}
-			}
-		}
-		if others+wildcards < t.Items {
-			alternative(WithComplete, others, wildcards, t.Collateral)
-		}
-	}
-	p.Feasible = true
-	p.Bound = Bound{Objective: ObjectiveItems, Lower: t.Items, Value: t.Items, Optimal: true}
-	c.warn(p)
-	return p
-}
-
-// onlyNamed tells whether everything selected goes out as wildcards or tags that were
-// named, so that the plan does not rest on the inventory.
-func (c *computation) onlyNamed() bool {
-	return len(c.named.all) > 0 && len(c.named.exact) == 0 && c.lookups == 0
-}
-
-// addRoot sends the other path of the default root object where one is sent.
-func (c *computation) addRoot(p *Plan) {
-	object := strings.TrimPrefix(c.opts.RootObject, "/")
-	if object == "" {
-		return
-	}
-	object, err := cfpath.Canonical("/" + object)
-	if err != nil {
-		return // no such object can be requested
-	}
-	matches := func(path string) bool {
-		return slices.ContainsFunc(p.Items, func(it Item) bool { return it.Item.Matches(path) })
-	}
-	root, other := matches("/"), matches(object)
-	missing, have := object, "/"
-	switch {
-	case root == other:
-		return
-	case other:
-		missing, have = "/", object
-	}
-	if _, err := cfpath.Name(missing); err != nil {
-		return
-	}
-	p.Items = append(p.Items, Item{Item: cfpath.Item{Kind: cfpath.Path, Text: missing}, Unsure: cfpath.InDoubt(missing),
-		Reason: Reason{ReasonRoot, fmt.Sprintf("CloudFront may hold %s under this path: it is the default root object", have)}})
 }

@@ -69,10 +69,45 @@ func (c *computation) warn(p *Plan) {
 	if collateral.n > 0 {
 		add(WarnCollateral, "%d entries that are not selected are reached too, by %s", t.Collateral, &collateral)
 	}
+	if !p.Feasible {
+		add(WarnOverBudget, "%s; this plan needs the fewest items within the other budgets: allow more, or %s", c.over(p), c.relief())
+	}
+	if b := p.Bound; !b.Optimal {
+		add(WarnBound, "budgets as great as these are not planned for exactly: this plan has %d %s, and none has fewer than %d", b.Value, b.Objective, b.Lower)
+	}
 	if t.Seconds > slow {
 		add(WarnSlow, "sending takes about %.0f s at the documented rates (%d paths and tags, %d wildcards); "+
 			"a wider wildcard or a tag is faster", t.Seconds, t.Paths+t.Tags, t.Wildcards)
 	}
+}
+
+// over says which budgets a plan does not keep to.
+func (c *computation) over(p *Plan) string {
+	var said []string
+	t, o := &p.Totals, c.opts
+	if o.MaxItems != nil && t.Items > *o.MaxItems {
+		said = append(said, fmt.Sprintf("%d items are over --max-items %d", t.Items, *o.MaxItems))
+	}
+	if o.MaxPrice != nil && t.Items > o.Price.Items(*o.MaxPrice) {
+		said = append(said, fmt.Sprintf("$%.3f is over --max-price %.3f", t.Price, *o.MaxPrice))
+	}
+	if o.MaxWildcards != nil && t.Wildcards > *o.MaxWildcards {
+		said = append(said, fmt.Sprintf("%d wildcards are over --max-wildcards %d", t.Wildcards, *o.MaxWildcards))
+	}
+	return strings.Join(said, ", ")
+}
+
+// relief says what would make a plan fit its budgets, other than greater ones.
+func (c *computation) relief() string {
+	switch {
+	case c.opts.Exact:
+		return "leave out --exact, which sends every path by itself"
+	case !c.opts.Wildcards:
+		return "make the coverage complete, so that wildcards can be used"
+	case c.opts.MaxCollateral != nil || c.opts.MaxItems == nil:
+		return "allow more collateral"
+	}
+	return "name wider wildcards"
 }
 
 // examples names the first of many.

@@ -1,0 +1,295 @@
+// Copyright The cftrack Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package plan
+
+import (
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+
+	"github.com/cf-invalidation-tracker/cftrack/cfpath"
+)
+
+// Compute plans for the inventory that in yields: all of it, in strict byte
+// order of path. An error of in is returned as it is.
+//
+// With a percentage, a cap that has to be looked at twice, native tags or Compare,
+// in is ranged over more than once. What the plan says holds for the inventory as
+// the last pass that planned found it; a percentage is of what is selected then.
+func Compute(in iter.Seq2[Input, error], opts Options) (*Plan, error) {
+	scope, err := newScope(opts.Scope)
+	if err != nil {
+		return nil, err
+	}
+	if err := opts.check(); err != nil {
+		return nil, err
+	}
+	p := &planner{in: in, opts: opts, scope: scope, reach: maxIndex}
+	return p.plan()
+}
+
+// pass reads the inventory once.
+func (p *planner) pass(dp *frontiers) (*computation, error) {
+	c := &computation{opts: &p.opts, named: newNamed(p.opts.Named), lower: exact}
+	c.tree.init(p.scope, dp)
+	if err := p.each(c.add); err != nil {
+		return nil, err
+	}
+	c.tree.finish()
+	return c, nil
+}
+
+// each calls add with all that is in the inventory, and sees that it is in order.
+func (p *planner) each(add func(*Input)) error {
+	last, first := "", true
+	var next Input
+	for input, err := range p.in {
+		if err != nil {
+			return err
+		}
+		if input.Entry == nil {
+			return fmt.Errorf("plan: no entry after %q: give every input one", last)
+		}
+		path := input.Entry.Path
+		if !first && path <= last {
+			return fmt.Errorf("plan: %q came after %q: entries must come in byte order, each once", path, last)
+		}
+		next = input
+		add(&next)
+		last, first = path, false
+	}
+	return nil
+}
+
+// A computation is one pass that plans.
+type computation struct {
+	opts  *Options
+	named *named
+	tree  tree
+
+	totals Totals
+	// flat is the answer where no wildcards may be looked up: the tree then
+	// only says what they would have saved.
+	flat      []Item
+	lower     int // no looked-up items within the budgets are better than this; or exact
+	reached   int // collateral of what is named, and of what folded entries force
+	lookups   int // selected entries that named items do not settle
+	uncovered []*trouble
+
+	// The folded, selected entry that is open: what begins with its path is
+	// reached by whatever covers it.
+	atom     bool
+	atomPath string
+	flatAtom int      // its item in flat, or -1
+	missing  *trouble // itself, if it cannot be named
+	maybe    *trouble // itself, if wildcards are too few for it to be sure of one
+}
+
+func (c *computation) add(in *Input) {
+	e := in.Entry
+	c.totals.Entries++
+	if in.Selected {
+		c.totals.Selected++
+		if in.InFlight {
+			c.totals.InFlight++
+		}
+	}
+	hit := c.named.visit(e, in.Selected, c.opts.Doubtful)
+	inAtom := c.atom && strings.HasPrefix(e.Path, c.atomPath)
+	if !in.Selected && (hit != missed || inAtom && c.missing == nil) {
+		c.totals.Collateral++
+	}
+	if inAtom {
+		c.inAtom(in.Selected, hit != missed)
+		return
+	}
+	c.atom = false
+
+	l := leaf{path: e.Path, folded: e.Folded}
+	switch {
+	case !in.Selected:
+		fresh := 1
+		if hit != missed {
+			fresh = 0
+		}
+		c.tree.addOther(e.Path, e.Folded, 1, fresh)
+		return
+	case e.Folded && in.Named && hit == missed:
+		// Partly selected, and that part is cared for: no wildcard over the rest.
+		c.tree.addOther(e.Path, true, 0, 1)
+		return
+	case hit == reached, in.InFlight:
+		c.tree.addCovered(e.Path)
+		return
+	case hit == spared:
+		// The wildcard reaches all that a folded entry stands for but the directory itself.
+		l.folded, l.spared = false, true
+	}
+	c.lookups++
+	l.judge(c.opts.Doubtful)
+	c.maybe = nil
+	if c.tree.exact && l.folded && l.trouble == nil {
+		c.maybe = &trouble{path: l.path, reason: ReasonMaxWildcards, entries: 1, stem: len(l.path)}
+		l.trouble = c.maybe
+	}
+	c.tree.add(&l)
+	if c.maybe != nil {
+		l.trouble = nil
+	}
+	c.atom, c.atomPath, c.flatAtom, c.missing = l.folded, e.Path, -1, l.trouble
+	if c.opts.Exact || !c.opts.Wildcards {
+		c.addFlat(&l)
+	}
+}
+
+func (c *computation) inAtom(selected, reached bool) {
+	g := &c.tree.top().sum
+	if !selected {
+		c.tree.top().unselected++
+		if c.maybe != nil && !reached {
+			c.maybe.inside++
+		}
+		if c.missing != nil {
+			if !reached {
+				c.tree.top().fresh++
+			}
+			c.tree.mixAll() // it goes nowhere by itself, and must not draw this along
+			return
+		}
+		g.collateral++
+		if c.flatAtom >= 0 {
+			c.flat[c.flatAtom].Collateral++
+		}
+		return
+	}
+	g.covers++
+	if c.missing != nil {
+		c.missing.entries++
+	}
+	if c.maybe != nil {
+		c.maybe.entries++
+	}
+	if c.flatAtom >= 0 {
+		c.flat[c.flatAtom].Covers++
+	}
+}
+
+func (c *computation) addFlat(l *leaf) {
+	switch {
+	case l.trouble != nil:
+		c.uncovered = append(c.uncovered, l.trouble)
+	case l.folded:
+		c.flatAtom = len(c.flat)
+		c.flat = append(c.flat, Item{Item: cfpath.Item{Kind: cfpath.Wildcard, Text: l.path}, Covers: 1, Reason: foldedReason(l.path),
+			Unsure: l.sure < len(l.path)})
+		if l.directory() {
+			c.flat = append(c.flat, exactItem(l, ReasonDirectory))
+		}
+	default:
+		c.flat = append(c.flat, exactItem(l, l.reason()))
+	}
+}
+
+// exact says that there is nothing better than what was found.
+const exact = -1
+
+// plan puts the answer together.
+func (c *computation) plan(chosen point) *Plan {
+	c.reached = c.totals.Collateral
+	found := c.flat
+	if !c.opts.flat() {
+		found = c.answer(chosen)
+	}
+	p := &Plan{Totals: c.totals, Items: c.named.items(c.opts.OnlySeen), Uncovered: []Uncovered{}, Warnings: []Warning{}}
+	names := len(p.Items)
+	p.Items = append(slices.Grow(p.Items, len(found)), found...)
+	c.addRoot(p)
+	slices.SortFunc(p.Items[names:], func(a, b Item) int {
+		return strings.Compare(a.Item.String(), b.Item.String())
+	})
+	slices.SortFunc(c.uncovered, func(a, b *trouble) int { return strings.Compare(a.path, b.path) })
+	for _, t := range c.uncovered {
+		u := Uncovered{Path: t.path, Reason: t.reason}
+		if t.stem > 0 {
+			u.Remedy, u.RemedyCollateral = t.path[:t.stem]+"*", t.collateral
+		}
+		p.Uncovered = append(p.Uncovered, u)
+		p.Totals.Uncovered += t.entries
+		p.Totals.Collateral -= t.inside
+	}
+
+	t := &p.Totals
+	for i := range p.Items {
+		switch p.Items[i].Item.Kind {
+		case cfpath.Path:
+			t.Paths++
+		case cfpath.Wildcard:
+			t.Wildcards++
+		case cfpath.Tag:
+			t.Tags++
+		}
+	}
+	t.Items = len(p.Items)
+	t.Price = c.opts.Price.Of(t.Items)
+	t.Seconds = c.opts.Limits.Seconds(t.Paths+t.Tags, t.Wildcards)
+
+	alternative := func(name string, others, wildcards, collateral int) {
+		p.Alternatives = append(p.Alternatives, Alternative{name, others + wildcards, collateral,
+			c.opts.Price.Of(others + wildcards), c.opts.Limits.Seconds(others, wildcards)})
+	}
+	alternative(EveryPath, t.Selected, 0, 0)
+	alternative(Everything, 0, 1, t.Entries-t.Selected)
+	if !c.opts.Exact && !c.opts.Wildcards {
+		others, wildcards := 0, 0
+		for _, list := range [...][]Item{p.Items[:names], c.tree.items} {
+			for i := range list {
+				if list[i].Item.Kind == cfpath.Wildcard {
+					wildcards++
+				} else {
+					others++
+				}
+			}
+		}
+		if others+wildcards < t.Items {
+			alternative(WithComplete, others, wildcards, t.Collateral)
+		}
+	}
+	p.Feasible, p.Bound = true, Bound{Objective: ObjectiveItems, Lower: t.Items, Value: t.Items, Optimal: true}
+	return p
+}
+
+// onlyNamed tells whether everything selected goes out as wildcards or tags that were
+// named, so that the plan does not rest on the inventory.
+func (c *computation) onlyNamed() bool {
+	return len(c.named.all) > 0 && len(c.named.exact) == 0 && c.lookups == 0
+}
+
+// addRoot sends the other path of the default root object where one is sent.
+func (c *computation) addRoot(p *Plan) {
+	object := strings.TrimPrefix(c.opts.RootObject, "/")
+	if object == "" {
+		return
+	}
+	object, err := cfpath.Canonical("/" + object)
+	if err != nil {
+		return // no such object can be requested
+	}
+	matches := func(path string) bool {
+		return slices.ContainsFunc(p.Items, func(it Item) bool { return it.Item.Matches(path) })
+	}
+	root, other := matches("/"), matches(object)
+	missing, have := object, "/"
+	switch {
+	case root == other:
+		return
+	case other:
+		missing, have = "/", object
+	}
+	if _, err := cfpath.Name(missing); err != nil {
+		return
+	}
+	p.Items = append(p.Items, Item{Item: cfpath.Item{Kind: cfpath.Path, Text: missing}, Unsure: cfpath.InDoubt(missing),
+		Reason: Reason{ReasonRoot, fmt.Sprintf("CloudFront may hold %s under this path: it is the default root object", have)}})
+}

@@ -1,0 +1,112 @@
+// Copyright The cftrack Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package plan
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/cf-invalidation-tracker/cftrack/cfpath"
+)
+
+// A group is a subtree of selected entries only.
+type group struct {
+	path   string // of any entry in it
+	lo, hi int    // path[:n] names the same subtree for all n from lo to hi
+	noWild bool   // what lies around it is folded and not selected
+
+	covers, collateral int
+	need               int  // how many leaves need an item
+	one, two           leaf // the first two of them
+	sure               int  // the smallest of theirs
+	directory          bool // path[:hi] is one of them, and ends in '/'
+
+	children []group // if no stem of its own can be used
+}
+
+// absorb adds what is in o.
+func (g *group) absorb(o *group) {
+	g.covers += o.covers
+	g.collateral += o.collateral
+	if o.need == 0 {
+		return
+	}
+	switch g.need {
+	case 0:
+		g.one, g.two, g.sure = o.one, o.two, o.sure
+	case 1:
+		g.two = o.one
+	}
+	g.need += o.need
+	g.sure = min(g.sure, o.sure)
+}
+
+// count adds entries below a node that is not all selected.
+func (g *group) count(covers, need, sure int) {
+	g.covers += covers
+	if need > 0 {
+		if g.need == 0 {
+			g.sure = sure
+		}
+		g.sure = min(g.sure, sure)
+		g.need += need
+	}
+}
+
+// emit makes items of a group that needs any.
+func (t *tree) emit(g *group) {
+	if g.need == 1 && g.one.nameable() {
+		t.items = append(t.items, exactItem(&g.one, g.one.reason()))
+		return
+	}
+	n := t.pick(g)
+	if n == 0 && len(g.children) > 0 {
+		for i := range g.children {
+			t.emit(&g.children[i])
+		}
+		return
+	}
+	if g.need == 1 && g.one.trouble == nil && !g.one.folded && (n == 0 || n > g.sure) {
+		t.items = append(t.items, exactItem(&g.one, g.one.reason()))
+		return
+	}
+	if n == 0 { // only an entry in trouble is left without
+		t.uncovered = append(t.uncovered, g.one.trouble)
+		return
+	}
+	directory := g.directory && n == g.hi && n > 1
+	if directory && g.need == 2 && g.one.nameable() && g.two.nameable() {
+		// Two items either way, and exact ones go out faster.
+		t.items = append(t.items, exactItem(&g.one, g.one.reason()), exactItem(&g.two, g.two.reason()))
+		return
+	}
+	t.items = append(t.items, wildcardItem(g, n))
+	if directory {
+		t.items = append(t.items, exactItem(&g.one, ReasonDirectory))
+	}
+}
+
+func wildcardItem(g *group, n int) Item {
+	stem := g.path[:n]
+	it := Item{Item: cfpath.Item{Kind: cfpath.Wildcard, Text: stem}, Covers: g.covers, Collateral: g.collateral, Unsure: n > g.sure}
+	entries, are := "all "+strconv.Itoa(g.covers)+" entries", " are selected"
+	if g.covers == 1 {
+		entries, are = "the only entry", " is selected"
+	}
+	switch {
+	case g.need == 1 && g.one.trouble != nil:
+		it.Reason = Reason{ReasonTrouble, fmt.Sprintf("no item can name just what is selected (%s), and nothing else cached begins with %s", g.one.trouble.reason, stem)}
+	case g.need == 1 && g.one.folded:
+		it.Reason = foldedReason(g.one.path)
+	case g.need == 1:
+		it.Reason = Reason{ReasonDoubt, "ends before a spelling that AWS does not confirm, and nothing else cached begins with " + stem}
+	case n == 1:
+		it.Reason = Reason{ReasonEverything, entries + " of the inventory" + are}
+	default:
+		it.Reason = Reason{ReasonBelow, entries + " under " + stem + are}
+	}
+	return it
+}
+
+func (i *Item) wildcard() bool { return i.Item.Kind == cfpath.Wildcard }

@@ -1,0 +1,242 @@
+// Copyright The cftrack Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+
+	"github.com/cf-invalidation-tracker/cftrack/cfpath"
+)
+
+// A planner makes the passes that a plan takes.
+type planner struct {
+	in    iter.Seq2[Input, error]
+	opts  Options
+	scope scope
+	reach int // the greatest budget that is planned for exactly
+}
+
+func (p *planner) plan() (*Plan, error) {
+	selected := 0
+	if b := p.opts.MaxCollateral; b != nil && b.Percent > 0 && !p.opts.flat() {
+		if err := p.each(func(in *Input) {
+			if in.Selected {
+				selected++
+			}
+		}); err != nil {
+			return nil, err
+		}
+	}
+	b := p.opts.budgets(selected)
+	c, chosen, err := p.solve(b)
+	if err != nil {
+		return nil, err
+	}
+	plan := c.plan(chosen)
+	p.judge(c, plan)
+	c.warn(plan)
+	return plan, nil
+}
+
+// solve finds the best plan within the budgets or, if there is none, the one of
+// the fewest items within the others.
+func (p *planner) solve(b budgets) (*computation, point, error) {
+	if p.opts.flat() {
+		c, err := p.pass(nil)
+		return c, point{}, err
+	}
+	if !p.opts.OnlySeen { // what is seen is known only at the end
+		b = b.without(newNamed(p.opts.Named).items(false))
+	}
+	c, best, ok, err := p.within(b)
+	if err != nil || ok && c.uncoveredBy(best) == 0 || b.items == none {
+		return c, best, err
+	}
+	// Either there is no such plan, or one of more items may leave less uncovered.
+	b.items = none
+	free, least, _, err := p.within(b)
+	if err != nil || !ok || free.uncoveredBy(least) < c.uncoveredBy(best) {
+		return free, least, err
+	}
+	return c, best, nil
+}
+
+// within finds the best plan within the budgets, and whether there is one.
+func (p *planner) within(b budgets) (c *computation, best point, ok bool, err error) {
+	run := func(d *frontiers) error {
+		if c, err = p.pass(d); err == nil {
+			best, ok = c.choose(p.opts.budgets(c.totals.Selected), b.items == none)
+		}
+		return err
+	}
+	for _, capped := range []bool{false, true} {
+		if d, exact := b.exactly(p.reach, capped); exact {
+			if err := run(d); err != nil || ok || b.wildcards == none {
+				return c, best, ok, err
+			}
+			if capped {
+				return c, best, ok, nil
+			}
+		}
+	}
+	if err := run(b.nearly()); err != nil || ok || b.wildcards == none {
+		return c, best, ok, err
+	}
+	// With a cap on wildcards that makes it too much: either no collateral, or no more
+	// items than may be wildcards.
+	lower := c.lower
+	few := b
+	few.items = min(b.items, max(0, b.wildcards))
+	for _, b := range []budgets{{b.items, b.wildcards, 0}, few} {
+		if d, exact := b.exactly(p.reach, b.collateral == 0); exact && !ok {
+			err = run(d)
+			if c.lower = lower; err != nil {
+				return nil, best, false, err
+			}
+		}
+	}
+	return c, best, ok, err
+}
+
+// uncoveredBy is how many entries a plan leaves uncovered; a folded one counts as one.
+func (c *computation) uncoveredBy(p point) int {
+	if c.tree.dp == nil {
+		return len(c.tree.uncovered)
+	}
+	return c.tree.dp.cost(&p).uncovered
+}
+
+// choose picks the best point within the budgets. With anyhow, items are not capped.
+func (c *computation) choose(b budgets, anyhow bool) (point, bool) {
+	b = b.without(c.named.items(c.opts.OnlySeen))
+	if anyhow {
+		b.items = none
+	}
+	d := c.tree.dp
+	if d == nil {
+		wildcards := 0
+		for i := range c.tree.items {
+			if c.tree.items[i].wildcard() {
+				wildcards++
+			}
+		}
+		return point{}, (b.items == none || len(c.tree.items) <= b.items) && wildcards <= max(0, b.wildcards)
+	}
+	type choice struct {
+		point
+		cost
+	}
+	var all []choice
+	uncovered := none
+	f := c.tree.stack[0].front
+	if f == nil {
+		return point{}, true // nothing to cover
+	}
+	if d.hulls {
+		objective := c.opts.objective()
+		if b.collateral < none || anyhow {
+			objective = ObjectiveItems
+		}
+		p, lower, ok := d.chooseHull(f, b, objective)
+		c.lower = lower
+		return p, ok && d.cost(&p).wildcards <= max(0, b.wildcards)
+	}
+	points := f.points
+	if points == nil && !f.dead {
+		points = []point{{}}
+	}
+	for _, q := range points {
+		q.add(&f.base)
+		q.set = d.sets.join(f.base.set, q.set)
+		if k := d.cost(&q); k.collateral <= b.collateral {
+			all = append(all, choice{q, k})
+			uncovered = min(uncovered, k.uncovered)
+		}
+	}
+	// That little is left uncovered comes before that there are few items.
+	all = slices.DeleteFunc(all, func(o choice) bool {
+		return b.items < none && o.items > b.items || o.uncovered > uncovered && d.measure == leastItems
+	})
+	if len(all) == 0 {
+		return point{}, false
+	}
+	first := c.opts.objective() == ObjectiveCollateral && !anyhow
+	best := slices.MinFunc(all, func(a, b choice) int {
+		order := cmp.Or(cmp.Compare(a.items, b.items), cmp.Compare(a.collateral, b.collateral))
+		if first {
+			order = cmp.Or(cmp.Compare(a.collateral, b.collateral), cmp.Compare(a.items, b.items))
+		}
+		return cmp.Or(cmp.Compare(a.uncovered, b.uncovered), order, cmp.Compare(a.tie, b.tie))
+	})
+	// Where wildcards are not capped all along, only the best is known to be the best.
+	return best.point, best.wildcards <= max(0, b.wildcards)
+}
+
+// answer is what a point stands for: the items, while what it leaves uncovered goes
+// to c.uncovered, and what it reaches to the totals.
+func (c *computation) answer(chosen point) []Item {
+	t := &c.tree
+	if chosen.set == 0 {
+		c.uncovered = t.uncovered
+		return t.items
+	}
+	d := t.dp
+	var found []Item
+	d.under(chosen.set, t.items, func(k int, w *wild) {
+		if w == nil {
+			found = append(found, t.items[k])
+		}
+	})
+	members := d.members(chosen.set)
+	for _, tr := range t.uncovered {
+		i, exact := slices.BinarySearchFunc(members, tr.path, func(w *wild, p string) int { return strings.Compare(w.stem(), p) })
+		if !exact && (i == 0 || !strings.HasPrefix(tr.path, members[i-1].stem())) {
+			c.uncovered = append(c.uncovered, tr)
+		}
+	}
+	for _, w := range members {
+		c.totals.Collateral += w.fresh
+		found = append(found, w.item())
+		if w.directory {
+			found = append(found, exactItem(&leaf{path: w.stem()}, ReasonDirectory))
+		}
+	}
+	return found
+}
+
+func (w *wild) item() Item {
+	it := Item{Item: cfpath.Item{Kind: cfpath.Wildcard, Text: w.stem()}, Covers: w.covers, Collateral: w.collateral, Unsure: w.unsure}
+	total := w.covers + w.collateral
+	it.Reason = Reason{ReasonBudget, fmt.Sprintf("%d of %d entries under %s are selected, and the budgets allow the rest", w.covers, total, w.stem())}
+	return it
+}
+
+// judge says whether the plan is within the budgets, and how good it is.
+func (p *planner) judge(c *computation, plan *Plan) {
+	t := &plan.Totals
+	b := p.opts.budgets(t.Selected)
+	plan.Feasible = t.Items <= b.items && t.Wildcards <= b.wildcards
+	plan.Bound = Bound{Objective: p.opts.objective(), Optimal: true, Value: t.Items}
+	if !plan.Feasible {
+		plan.Bound.Objective = ObjectiveItems
+	}
+	if plan.Bound.Objective == ObjectiveCollateral {
+		plan.Bound.Value = t.Collateral
+	}
+	plan.Bound.Lower = plan.Bound.Value
+	if c.lower != exact {
+		if plan.Bound.Lower = c.lower; plan.Bound.Objective == ObjectiveItems {
+			plan.Bound.Lower += len(c.named.items(p.opts.OnlySeen))
+		} else {
+			plan.Bound.Lower += c.reached
+		}
+		plan.Bound.Lower = min(plan.Bound.Lower, plan.Bound.Value)
+		plan.Bound.Gap = plan.Bound.Value - plan.Bound.Lower
+		plan.Bound.Optimal = plan.Bound.Gap == 0
+	}
+}
