@@ -32,6 +32,8 @@ type loop struct {
 	session *journal.Session // nil if there is none at present
 	opening *journal.Session // one that may have been opened, or not
 	lost    *journal.Session // the one before, if it was lost
+	revived *journal.Session // that one, as a store that went back has it
+	back    journal.Gap      // what takes its place
 	epoch   string
 	flushed time.Time // everything that ended before is in the store
 	read    uint64    // the last invalidation read
@@ -269,6 +271,12 @@ func (t *Tracker) catchUp(ctx context.Context) error {
 		if err := t.openSession(ctx); err != nil {
 			return err
 		}
+	}
+	if l.revived != nil {
+		if err := t.journal.Supersede(ctx, l.revived, l.back); err != nil {
+			return err
+		}
+		l.revived = nil
 	}
 	if u := l.unsure; u != nil { // it must be settled before anything new
 		if err := t.write(ctx, u); err != nil {
@@ -547,7 +555,8 @@ func (t *Tracker) explainLoss(ctx context.Context, epoch string) error {
 	found := slices.IndexFunc(sessions, func(s *journal.Session) bool { return s.ID == l.lost.ID })
 	switch {
 	case found >= 0: // as far as the data goes back
-		g.From = sessions[found].Flushed
+		l.revived = sessions[found]
+		g.From = l.revived.Flushed
 	case epoch != l.epoch:
 		g.Cause = journal.CauseStoreLost
 	default:
@@ -559,14 +568,18 @@ func (t *Tracker) explainLoss(ctx context.Context, epoch string) error {
 		if err != nil {
 			return err
 		}
-		dead := slices.ContainsFunc(gaps, func(g *journal.Gap) bool { return g.ID == l.lost.ID })
+		dead := slices.ContainsFunc(gaps, func(g *journal.Gap) bool { return g.ID == l.lost.ID && g.Accepted != "" })
 		if dead && last >= l.read {
 			g.ID = "" // declared dead by a person: what was flushed is there
 		}
 	}
 	if g.ID != "" {
 		t.log.Error("the store lost data; the coverage has a gap", "cause", g.Cause, "from", g.From, "until", g.Until)
-		l.gaps = append(l.gaps, g)
+		if l.revived != nil {
+			l.back = g // written once there is another session, or a death in between would go unseen
+		} else {
+			l.gaps = append(l.gaps, g)
+		}
 	}
 	l.lost, l.read = nil, 0
 	return nil
@@ -611,7 +624,7 @@ func (t *Tracker) finish(ctx context.Context) error {
 func (t *Tracker) rest() time.Duration {
 	l := &t.loop
 	s := t.Stats()
-	if s.Running > 0 || s.Buffered > 0 || len(l.reports) > 0 || len(l.gaps) > 0 || l.unsure != nil ||
+	if s.Running > 0 || s.Buffered > 0 || len(l.reports) > 0 || len(l.gaps) > 0 || l.unsure != nil || l.revived != nil ||
 		slices.ContainsFunc(l.known, func(k *known) bool { return !k.acked }) {
 		return closePoll
 	}

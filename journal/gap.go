@@ -40,9 +40,9 @@ type Gap struct {
 	version uint64
 }
 
-// A Left is what a recorder that was declared dead left unsaid: it acknowledged
-// the invalidations up to Acked and those in AckedAlso. Through is the last one
-// that had been opened by then.
+// A Left is what a session left unsaid: it acknowledged the invalidations up to
+// Acked and those in AckedAlso. Through is the last one that had been opened by
+// the time that the gap took its place.
 type Left struct {
 	Acked     uint64   `json:"acked"`
 	AckedAlso []uint64 `json:"acked_also,omitempty"`
@@ -59,9 +59,9 @@ const (
 	CauseStoreEvict = "store-may-evict" // the store drops data when memory is short
 )
 
-// Owes reports whether the gap stands for a recorder that was declared dead
-// before it acknowledged invalidation n: what it had flushed for that one has to
-// be looked for, as for any lost session.
+// Owes reports whether the gap took the place of a session before that one
+// acknowledged invalidation n: what its recorder had flushed by then has to be
+// looked for, as for any lost session.
 func (g *Gap) Owes(n uint64) bool {
 	return g.Left != nil && n <= g.Left.Through && n > g.Left.Acked && !slices.Contains(g.Left.AckedAlso, n)
 }
@@ -94,6 +94,40 @@ func (j *Journal) PutGaps(ctx context.Context, gaps ...Gap) error {
 	}
 	_, err := j.commit(ctx, nil, puts...)
 	return err
+}
+
+// Supersede puts a gap in the place of a session that a store which went back in
+// time has brought back, in one write: its recorder has another session by now, and
+// does not know any more what it had acknowledged and reported since. old is the
+// session as it was read. If it is gone, or not as it was, nothing happens.
+func (j *Journal) Supersede(ctx context.Context, old *Session, g Gap) error {
+	for {
+		var h head
+		hv, err := j.get(ctx, keyHead, &h)
+		if err != nil {
+			return err
+		}
+		g.ID = old.ID
+		g.Left = &Left{Acked: old.Acked, AckedAlso: old.AckedAlso, Through: h.Number}
+		t := j.replace(old.ID, old.version, hv)
+		t.Put = []store.Put{put(dirGaps+g.ID, g)}
+		_, err = j.store.Commit(ctx, j.dist, t)
+		if !errors.Is(err, store.ErrConflict) {
+			return err
+		}
+		if v, err := j.get(ctx, dirSessions+old.ID, new(Session)); err != nil || v != old.version {
+			return err
+		}
+	}
+}
+
+// replace deletes a session whose gap counts the invalidations up to the head: none
+// may be opened meanwhile.
+func (j *Journal) replace(id string, session, head uint64) store.Transaction {
+	return store.Transaction{
+		Require: []store.Requirement{{Key: keyHead, Version: head}, {Key: dirSessions + id, Version: session}},
+		Delete:  []string{dirSessions + id},
+	}
 }
 
 // Why [Journal.Accept] declines.
@@ -148,7 +182,6 @@ func (j *Journal) accept(ctx context.Context, id, reason, by string, now time.Ti
 		case !s.Lost(now):
 			return nil, fmt.Errorf("%w: %s, session %s", ErrLive, s.Recorder, id)
 		}
-		// No invalidation may be opened meanwhile: Left would not count it.
 		var h head
 		hv, err := j.get(ctx, keyHead, &h)
 		if err != nil {
@@ -157,8 +190,7 @@ func (j *Journal) accept(ctx context.Context, id, reason, by string, now time.Ti
 		*g = s.gap(now)
 		g.Until = now
 		g.Left = &Left{Acked: s.Acked, AckedAlso: s.AckedAlso, Through: h.Number}
-		t.Require = []store.Requirement{{Key: keyHead, Version: hv}, {Key: dirSessions + id, Version: sv}}
-		t.Delete = []string{dirSessions + id}
+		t = j.replace(id, sv, hv)
 	}
 	g.Accepted, g.AcceptedBy, g.AcceptedAt = reason, by, now
 	t.Require = append(t.Require, store.Requirement{Key: dirGaps + id, Version: gv})
