@@ -35,14 +35,15 @@ type Compiled struct {
 }
 
 // Compile checks the whole selector. The error is an [*Error] for the first
-// thing that is wrong. An empty selector compiles, and selects nothing.
+// thing that is wrong; so is that no path could be selected, as far as the criteria
+// alone tell. An empty selector compiles, and selects nothing.
 func (s Selector) Compile() (*Compiled, error) {
 	c := &Compiled{empty: s.Empty(), age: -1, recent: -1}
 	var err error
-	if c.exclude, _, err = compilePatterns("--exclude", s.Exclude, s.ExactQuery); err != nil {
+	var given, prefixes, exclude []string
+	if c.exclude, exclude, err = compilePatterns("--exclude", s.Exclude, s.ExactQuery); err != nil {
 		return nil, err
 	}
-	var given []string
 	if c.patterns, given, err = compilePatterns("pattern", s.Patterns, s.ExactQuery); err != nil {
 		return nil, err
 	}
@@ -54,6 +55,7 @@ func (s Selector) Compile() (*Compiled, error) {
 				return nil, err
 			}
 			c.prefixes.addPrefix(p)
+			prefixes = append(prefixes, p)
 		}
 		c.prefixes.finish()
 	}
@@ -89,6 +91,9 @@ func (s Selector) Compile() (*Compiled, error) {
 	}
 	if len(s.Patterns) > 0 && !s.All && c.prefixes == nil && c.regexps == nil && c.tags == nil && !s.Dated() {
 		c.name(given, s.ExactQuery)
+	}
+	if err := s.nothing(c, given, prefixes, exclude); err != nil && !c.empty {
+		return nil, err
 	}
 	return c, nil
 }
@@ -256,6 +261,10 @@ func (c *Compiled) Prefix() string {
 
 func compileRegexp(s string) (*regexp.Regexp, error) {
 	re, err := regexp.Compile(s)
+	if err == nil && impossible(s) {
+		return nil, &Error{Where: "--regexp", Input: s, Reason: "it matches no path: a path begins with '/', and what is not plain in a URL is percent-encoded in it",
+			Hint: "write \"^/blog\" for \"^blog\", %20 for a space, %C3%BC for an umlaut"}
+	}
 	if err == nil {
 		return re, nil
 	}
@@ -294,9 +303,10 @@ func canonicalPattern(where, p string) (string, error) {
 	case strings.HasPrefix(p, "/"):
 		return canonical(where, p)
 	case strings.HasPrefix(p, "*"):
-		full, err := cfpath.Canonical("/" + p)
-		if err != nil {
-			return "", located(where, p, err, 1)
+		full, err := canonical(where, "/"+p)
+		if e, ok := errors.AsType[*Error](err); ok {
+			e.Input, e.Pos = p, max(0, e.Pos-1)
+			return "", e
 		}
 		return full[1:], nil
 	}
@@ -314,6 +324,10 @@ func canonicalPattern(where, p string) (string, error) {
 }
 
 func canonical(where, path string) (string, error) {
+	if i := strings.IndexByte(path, '#'); i >= 0 {
+		return "", &Error{Where: where, Input: path, Pos: i, Reason: "a browser keeps what follows '#' to itself, so that no path has it",
+			Hint: "leave it out; where '#' is part of the path itself, write %23"}
+	}
 	out, err := cfpath.Canonical(path)
 	if err != nil {
 		return "", located(where, path, err, 0)

@@ -12,7 +12,7 @@ import "strings"
 type globs struct {
 	all   []glob
 	heads ordered // what they begin with; of several only the shortest
-	files []file // none where trying them all is as fast
+	files []file  // none where trying them all is as fast
 }
 
 // A file is an index by so many bytes.

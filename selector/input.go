@@ -5,6 +5,7 @@ package selector
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -84,25 +85,44 @@ const longestLine = 4 * cfpath.MaxLength
 // tag. Name stands for the input in errors; an [*Error] names the line, others are
 // the reader's.
 func ReadPatterns(r io.Reader, name string) ([]string, error) {
+	return readPatterns(r, name, '\n', " \t\r", "line")
+}
+
+// ReadPatternsNUL is ReadPatterns for patterns that each end with a NUL, as
+// 'git diff -z' and 'find -print0' write them. White space is part of a pattern.
+func ReadPatternsNUL(r io.Reader, name string) ([]string, error) {
+	return readPatterns(r, name, 0, "", "pattern")
+}
+
+func readPatterns(r io.Reader, name string, end byte, around, unit string) ([]string, error) {
 	var out []string
 	sc := bufio.NewScanner(r)
 	sc.Buffer(make([]byte, 0, 4096), longestLine)
-	line := 0
+	sc.Split(func(data []byte, atEOF bool) (int, []byte, error) {
+		if i := bytes.IndexByte(data, end); i >= 0 {
+			return i + 1, data[:i], nil
+		}
+		if atEOF && len(data) > 0 {
+			return len(data), data, nil
+		}
+		return 0, nil, nil
+	})
+	n := 0
 	for sc.Scan() {
-		line++
+		n++
 		text := sc.Text()
-		if line == 1 {
+		if n == 1 {
 			text = strings.TrimPrefix(text, "\ufeff")
 		}
-		text = strings.Trim(text, " \t\r")
+		text = strings.Trim(text, around)
 		if text == "" {
 			continue
 		}
-		where := fmt.Sprintf("%s:%d:", name, line)
+		where := fmt.Sprintf("%s:%d:", name, n)
 		switch {
 		case strings.HasPrefix(text, "#"):
 			return nil, &Error{Where: where, Input: text, Reason: "a pattern begins with '/' or '*', and there are no comments",
-				Hint: "delete the line; a tag is selected with --tag"}
+				Hint: "delete the " + unit + "; a tag is selected with --tag"}
 		case !isURL(text):
 			if _, err := canonicalPattern(where, text); err != nil {
 				return nil, err
@@ -111,9 +131,13 @@ func ReadPatterns(r io.Reader, name string) ([]string, error) {
 		out = append(out, text)
 	}
 	if err := sc.Err(); err != nil {
-		where := fmt.Sprintf("%s:%d:", name, line+1)
+		where := fmt.Sprintf("%s:%d:", name, n+1)
 		if errors.Is(err, bufio.ErrTooLong) {
-			return nil, &Error{Where: where, Pos: longestLine, Reason: fmt.Sprintf("the line is longer than %d bytes", longestLine), Hint: "write one pattern a line"}
+			hint := "write one pattern a line"
+			if end == 0 {
+				hint = "end each pattern with a NUL"
+			}
+			return nil, &Error{Where: where, Pos: longestLine, Reason: fmt.Sprintf("the %s is longer than %d bytes", unit, longestLine), Hint: hint}
 		}
 		return nil, fmt.Errorf("%s reading patterns: %w", where, err)
 	}

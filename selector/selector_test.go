@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -231,6 +232,24 @@ func TestCompileErrors(t *testing.T) {
 		{Selector{Tags: []string{"a,b"}}, "--tag", 1, `","`},
 		{Selector{OlderThan: []Duration{-1}}, "--older-than", 0, "negative"},
 		{Selector{SeenSince: []Duration{-1}}, "--seen-since", 0, "negative"},
+		// What can select nothing.
+		{Selector{Patterns: []string{"/ok", "/a#top"}}, "pattern", 2, "%23"},
+		{Selector{Patterns: []string{"*a#"}}, "pattern", 2, "%23"},
+		{Selector{Prefixes: []string{"/a#"}}, "--prefix", 2, "%23"},
+		{Selector{Patterns: []string{"/a*"}, Exclude: []string{"/a*"}}, "--exclude", 0, "leaves out all of pattern /a*"},
+		{Selector{Patterns: []string{"/a b", "/a/c?x"}, Exclude: []string{"/other", "*a*"}}, "--exclude", 0, "pattern /a/c?x, and the other 1"},
+		{Selector{Patterns: []string{"/a?x"}, Exclude: []string{"/a"}}, "--exclude", 0, "all of pattern /a?x"},
+		{Selector{Prefixes: []string{"/a/"}, Exclude: []string{"/a*"}}, "--exclude", 0, "all of --prefix /a/"},
+		{Selector{All: true, Exclude: []string{"/*"}}, "--exclude", 0, "all of everything"},
+		{Selector{Tags: []string{"t"}, Exclude: []string{"*"}}, "--exclude", 0, "all of everything"},
+		{Selector{Patterns: []string{"/a*", "/b"}, Prefixes: []string{"/c", "/d"}}, "--prefix", 0, "'/c*'"},
+		{Selector{Patterns: []string{"/a"}, Prefixes: []string{"/a?x"}, ExactQuery: true}, "--prefix", 0, "no pattern"},
+		{Selector{OlderThan: []Duration{60e9}, SeenSince: []Duration{60e9}}, "--seen-since", 0, "older than 1m"},
+		{Selector{Regexps: []string{"ok", "^blog"}}, "--regexp", 0, "^/blog"},
+		{Selector{Regexps: []string{"^$"}}, "--regexp", 0, "no path"},
+		{Selector{Regexps: []string{"\\s"}}, "--regexp", 0, "%20"},
+		{Selector{Regexps: []string{"über"}}, "--regexp", 0, "%C3%BC"},
+		{Selector{Regexps: []string{"a^b"}}, "--regexp", 0, "no path"},
 	}
 	for _, tt := range tests {
 		_, err := tt.s.Compile()
@@ -243,6 +262,55 @@ func TestCompileErrors(t *testing.T) {
 			t.Errorf("%.80s: %d: %v; want %s %d, with %q", tt.s.String(), e.Pos, e, tt.where, tt.pos, tt.part)
 		}
 	}
+}
+
+func TestWhatMaySelectSomethingIsNoError(t *testing.T) {
+	for _, s := range []Selector{
+		{Patterns: []string{"/a*", "/b"}, Exclude: []string{"/a*"}},
+		{Patterns: []string{"/a*c"}, Exclude: []string{"/a*bc"}},
+		{Patterns: []string{"/a*b?x"}, Exclude: []string{"/a*b"}}, // "/a?/b?x" is selected
+		{Patterns: []string{"/a"}, Exclude: []string{"/a?*"}},
+		{Prefixes: []string{"/a", "/b"}, Exclude: []string{"/a*"}},
+		{All: true, Exclude: []string{"/a*", "*b"}},
+		{Patterns: []string{"/a"}, Prefixes: []string{"/a?x"}}, // with that query
+		{Patterns: []string{"*b"}, Prefixes: []string{"/a"}},
+		{OlderThan: []Duration{60e9, 30e9}, SeenSince: []Duration{20e9, 31e9}},
+		{Patterns: []string{"/a%23b", "/a/**/b"}},
+		{Regexps: []string{"^/$"}}, {Regexps: []string{"$"}}, {Regexps: []string{"\\bblog\\b"}}, {Regexps: []string{"^[^a]"}}, {Regexps: []string{"(?i)PNG$"}},
+		{Regexps: []string{"%20"}}, {Regexps: []string{"^/blog|^blog"}}, {Regexps: []string{"^\\B"}}, {Regexps: []string{""}}, {Regexps: []string{"(?m)^/a$"}},
+	} {
+		if _, err := s.Compile(); err != nil {
+			t.Errorf("%s: %v", s, err)
+		}
+	}
+}
+
+// Of regular expressions over few characters it is known which match a path.
+func TestImpossibleRegexps(t *testing.T) {
+	var paths []string
+	level := []string{"/"}
+	for range 7 {
+		paths = append(paths, level...)
+		var next []string
+		for _, p := range level {
+			for _, c := range []string{"/", "a", "."} {
+				next = append(next, p+c)
+			}
+		}
+		level = next
+	}
+	part := rapid.SampledFrom([]string{"^", "$", "a", "/", `\.`, ".", `\b`, `\B`, "a*", "a?", "(a|^)", "(/|$)", "[^/]", " ", "ü", `\A`, `\z`, "(?:/a)+"})
+	rapid.Check(t, func(t *rapid.T) {
+		expr := strings.Join(rapid.SliceOfN(part, 0, 4).Draw(t, "expression"), "")
+		re, err := regexp.Compile(expr)
+		if err != nil {
+			t.Skip()
+		}
+		possible := slices.ContainsFunc(paths, re.MatchString)
+		if impossible(expr) == possible {
+			t.Fatalf("%q is taken for impossible: %v", expr, possible)
+		}
+	})
 }
 
 func TestString(t *testing.T) {
@@ -353,6 +421,13 @@ func TestReadPatterns(t *testing.T) {
 	got, err := ReadPatterns(strings.NewReader("\ufeff/a\r\n\r\n  /b c \n\t\n*x\nhttps://h/z\n/last"), "f")
 	if want := []string{"/a", "/b c", "*x", "https://h/z", "/last"}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("%q, %v", got, err)
+	}
+	got, err = ReadPatternsNUL(strings.NewReader("/a \x00\x00*x\n\x00https://h/z\x00/last"), "f")
+	if want := []string{"/a ", "*x\n", "https://h/z", "/last"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("with NULs: %q, %v", got, err)
+	}
+	if _, err := ReadPatternsNUL(strings.NewReader("/a\x00b\n"), "f"); err == nil || !strings.HasPrefix(err.Error(), "f:2: ") {
+		t.Errorf("with NULs: %v", err)
 	}
 	if got, err := ReadPatterns(strings.NewReader("\n"), "f"); err != nil || len(got) != 0 {
 		t.Errorf("blank: %q, %v", got, err)

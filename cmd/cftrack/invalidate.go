@@ -77,7 +77,7 @@ func (a *app) invalidate(ctx context.Context, flags *invalidateFlags, args []str
 	default:
 		var t *target
 		if t, err = a.target(); err == nil {
-			r, err = flags.request(a, args, t.aliases)
+			r, err = flags.request(a, args, t)
 		}
 	}
 	if err != nil {

@@ -34,7 +34,7 @@ only if the inventory is complete, or with --assume-complete.
 			if err != nil {
 				return err
 			}
-			r, err := flags.request(a, args, t.aliases)
+			r, err := flags.request(a, args, t)
 			if err != nil {
 				return err
 			}

@@ -53,7 +53,7 @@ func (p *planFlags) add(cmd *cobra.Command) {
 }
 
 // request returns what to plan.
-func (p *planFlags) request(a *app, args []string, aliases []string) (dispatch.Request, error) {
+func (p *planFlags) request(a *app, args []string, t *target) (dispatch.Request, error) {
 	for _, later := range []struct{ name, value, instead string }{
 		{"max-collateral", p.maxCollateral, "name a wider pattern yourself, such as '/blog/*': what is named goes out as named"},
 		{"max-items", p.maxItems, "name wider patterns yourself, such as '/blog/*', or bound the price with --max-price"},
@@ -66,11 +66,14 @@ func (p *planFlags) request(a *app, args []string, aliases []string) (dispatch.R
 	if err := p.checkCounts(); err != nil {
 		return dispatch.Request{}, err
 	}
-	s, _, err := p.read(a, args, aliases)
+	s, _, err := p.read(a, args, t.aliases)
 	if err != nil {
 		return dispatch.Request{}, err
 	}
 	if err := required(s, args); err != nil {
+		return dispatch.Request{}, err
+	}
+	if err := p.inScope(t); err != nil {
 		return dispatch.Request{}, err
 	}
 	r := dispatch.Request{Selector: s, AssumeComplete: p.assumeComplete, OnlySeen: p.onlySeen, Exact: p.exact, Batch: p.batch}

@@ -5,6 +5,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -22,13 +23,14 @@ A pattern begins with / or *. In it * stands for any run of characters, anywhere
 and everything else for itself; without ? it also means the path with any query
 string. Quote patterns, or the shell looks for files of that name. A pasted URL
 is a path if its host is an alias of the distribution. @FILE, or - for standard
-input, reads patterns or URLs, one a line. The same flag again is a union,
-different flags narrow, exclusions come last.`
+input, reads patterns or URLs, one a line (with -0, as 'git diff -z' writes them). The
+same flag again is a union, different flags narrow, exclusions come last.`
 
 // selectorFlags are the flags of a SELECTOR, beside its patterns.
 type selectorFlags struct {
 	selector.Selector
 	olderThan, seenSince ages
+	null                 bool // between patterns that are read
 }
 
 func (s *selectorFlags) add(cmd *cobra.Command) {
@@ -40,6 +42,7 @@ func (s *selectorFlags) add(cmd *cobra.Command) {
 	f.Var(&s.olderThan, "older-than", "entries last sighted longer ago")
 	f.Var(&s.seenSince, "seen-since", "entries last sighted no longer ago")
 	f.StringArrayVar(&s.Exclude, "exclude", nil, "a `pattern` of what to leave out")
+	f.BoolVarP(&s.null, "null", "0", false, "what @FILE and - read ends with NULs, not with lines")
 	f.BoolVar(&s.ExactQuery, "exact-query", false, "take patterns without ? as paths without query string")
 }
 
@@ -59,13 +62,13 @@ func (s *selectorFlags) read(a *app, args []string, aliases []string) (selector.
 				return out, nil, usage("selector", "give - once", "standard input cannot be read twice")
 			}
 			stdin = true
-			lines, err := selector.ReadPatterns(a.stdin, "standard input")
+			lines, err := s.readPatterns(a.stdin, "standard input")
 			if err != nil {
 				return out, nil, err
 			}
 			patterns = append(patterns, lines...)
 		case strings.HasPrefix(arg, "@"):
-			lines, err := readPatternFile(arg[1:])
+			lines, err := s.readPatternFile(arg[1:])
 			if err != nil {
 				return out, nil, err
 			}
@@ -93,6 +96,31 @@ func (s *selectorFlags) read(a *app, args []string, aliases []string) (selector.
 	return out, c, err
 }
 
+// inScope refuses prefixes under which nothing is recorded.
+func (s *selectorFlags) inScope(t *target) error {
+	if len(t.scope) == 0 {
+		return nil
+	}
+	for _, p := range s.Prefixes {
+		p, _, _ = strings.Cut(p, "?")
+		for _, pattern := range t.scope {
+			// Up to what stands for several, which may be anything.
+			head := "/" + strings.TrimPrefix(pattern, "/")
+			if i := strings.IndexAny(head, "*?"); i >= 0 {
+				head = head[:i]
+			}
+			if strings.HasPrefix(p, head) || strings.HasPrefix(head, p) {
+				return nil
+			}
+		}
+	}
+	if len(s.Prefixes) == 0 {
+		return nil
+	}
+	return usage("selector", fmt.Sprintf("name it, as '%s*', and it goes out as it is named; or see to the scope in the configuration", s.Prefixes[0]),
+		"--prefix %q: nothing is recorded there: the scope of %s is %s", s.Prefixes[0], t.id, strings.Join(t.scope, ", "))
+}
+
 // required refuses the selector that nobody gave.
 func required(s selector.Selector, args []string) error {
 	if !s.Empty() {
@@ -104,13 +132,20 @@ func required(s selector.Selector, args []string) error {
 	return usage("selector", "give a pattern, such as '/blog/*', or --all for everything that is tracked", "name what is meant")
 }
 
-func readPatternFile(name string) (_ []string, err error) {
+func (s *selectorFlags) readPatterns(r io.Reader, name string) ([]string, error) {
+	if s.null {
+		return selector.ReadPatternsNUL(r, name)
+	}
+	return selector.ReadPatterns(r, name)
+}
+
+func (s *selectorFlags) readPatternFile(name string) (_ []string, err error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, &fault{exit: exitUsage, code: "file", message: "patterns: " + err.Error(), hint: "name a file that can be read after the @", cause: err}
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	return selector.ReadPatterns(io.Reader(f), name)
+	return s.readPatterns(f, name)
 }
 
 // expanded refuses arguments that are the work of the shell: all of them are
