@@ -92,9 +92,9 @@ func (w *world) look(when string) {
 						when, edge, res.path, j.inv.ID, j.inv.Selector, j.inv.State, res.id, why)
 				}
 			}
-			if e, ok := o.entries[obj.Path]; !ok && !o.inFlight(obj.Path) && !w.excused(o, res, true) {
+			if e, ok := o.entries[obj.Path]; !ok && !o.inFlight(obj.Path) && !w.excused(o, res, nil) {
 				w.fault("%s: edge %d holds %s (response %d until %v), which the inventory lacks", when, edge, obj.Path, res.id, obj.Expires.Sub(w.base))
-			} else if ok && e.Expires.Before(obj.Expires.Add(w.g.offset-time.Second)) && !o.inFlight(obj.Path) && !w.excused(o, res, true) {
+			} else if ok && e.Expires.Before(obj.Expires.Add(w.g.offset-time.Second)) && !o.inFlight(obj.Path) && !w.excused(o, res, nil) {
 				w.fault("%s: edge %d holds %s (response %d) beyond the entry's end", when, edge, obj.Path, res.id)
 			}
 		}
@@ -175,7 +175,7 @@ func (j *judge) stale(w *world, o *observation, res *response) string {
 	if !j.c.Selects(&e, j.inv.Cut) {
 		return ""
 	}
-	if j.uncovered(res.path) || w.script.Spare && cfpath.InDoubt(res.path) || w.excused(o, res, false) {
+	if j.uncovered(res.path) || w.script.Spare && cfpath.InDoubt(res.path) || w.excused(o, res, j.inv) {
 		return ""
 	}
 	return fmt.Sprintf("read %v before, ended %v after it", j.cut.Sub(res.read), res.end.Sub(j.cut))
@@ -212,9 +212,11 @@ func (o *observation) inFlight(path string) bool {
 	return false
 }
 
-// excused reports whether a response is hidden by what the coverage says. Before
-// its flush a live recorder may hold it too.
-func (w *world) excused(o *observation, res *response, flush bool) bool {
+// excused reports whether a response is hidden by what the coverage says, as far
+// as that may hide anything from an invalidation. With none it is about the
+// inventory: before its flush a live recorder may hold it too.
+func (w *world) excused(o *observation, res *response, inv *journal.Invalidation) bool {
+	flush := inv == nil
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if res.by == nil { // logged: before the import nothing is promised
@@ -231,6 +233,9 @@ func (w *world) excused(o *observation, res *response, flush bool) bool {
 	for _, g := range c.Gaps {
 		// What a store loses is anybody's.
 		ours := g.Recorder == res.by.name || w.losses
+		if g.Cause == journal.CauseBehind && inv != nil && !w.mayBeBehind(o, g.ID, inv) {
+			continue
+		}
 		if ours && !end.Before(g.From) && (g.Until.IsZero() || !began.After(g.Until)) {
 			return true
 		}
@@ -244,8 +249,18 @@ func (w *world) excused(o *observation, res *response, flush bool) bool {
 			}
 		}
 	}
+	if !session && w.losses && res.by.isDead() {
+		return !res.by.ended.Load() // the store lost that it ever was, and it died before it could say so
+	}
 	// One that never reached its store says that it is not ready.
 	return !session && !res.by.ended.Load() && res.by.tracker.Ready() != nil
+}
+
+// mayBeBehind reports whether an invalidation was right to end without a session:
+// it was lost then, or not there yet.
+func (w *world) mayBeBehind(o *observation, id string, inv *journal.Invalidation) bool {
+	i := slices.IndexFunc(o.journal.Sessions, func(s *journal.Session) bool { return s.ID == id })
+	return i < 0 || o.journal.Sessions[i].Opened.Add(time.Second).After(inv.Ended) || w.g.lapsed(id, inv.Opened, inv.Ended.Add(5*time.Second))
 }
 
 // compare holds what is gone since the last look against what was selected.
@@ -305,7 +320,7 @@ func (w *world) selectedByAny(o *observation, res *response) bool {
 			}
 		}
 	}
-	return w.excused(o, res, true)
+	return w.excused(o, res, nil)
 }
 
 // judgeBatch holds a batch that is being saved against the inventory: it reaches

@@ -32,13 +32,19 @@ type ground struct {
 	mu     sync.Mutex
 	st     *memstore.Store
 	epoch  int
-	writes []func(*memstore.Store)
+	writes []write
 	since  map[string]time.Time // when a path came to be listed
 	lossAt time.Time            // the last loss
+	last   map[string]*journal.Session
+	lapses map[string][]lapse // of each session
 }
 
+// A lapse is a stretch of time in which a session was lost, and came back.
+type lapse struct{ from, until time.Time }
+
 func newGround(offset time.Duration) *ground {
-	return &ground{offset: offset, st: memstore.New(), since: make(map[string]time.Time)}
+	return &ground{offset: offset, st: memstore.New(), since: make(map[string]time.Time),
+		last: make(map[string]*journal.Session), lapses: make(map[string][]lapse)}
 }
 
 var _ store.Store = (*ground)(nil)
@@ -47,13 +53,23 @@ func (g *ground) now() time.Time { return time.Now().Add(g.offset).Round(0).UTC(
 
 func (g *ground) Now(context.Context) (time.Time, error) { return g.now(), nil }
 
-func (g *ground) write(f func(*memstore.Store)) {
+// A write can be done again, or forgotten.
+type write struct {
+	do   func(*memstore.Store)
+	link *link
+	kind byte // 'm' merges, 's' renews a session
+}
+
+type linkKey struct{}
+
+func (g *ground) write(ctx context.Context, kind byte, f func(*memstore.Store)) {
 	if g.keep {
-		g.writes = append(g.writes, f)
+		l, _ := ctx.Value(linkKey{}).(*link)
+		g.writes = append(g.writes, write{f, l, kind})
 	}
 }
 
-func (g *ground) Merge(_ context.Context, d string, updates []inventory.Update) error {
+func (g *ground) Merge(ctx context.Context, d string, updates []inventory.Update) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	updates = slices.Clone(updates)
@@ -62,7 +78,7 @@ func (g *ground) Merge(_ context.Context, d string, updates []inventory.Update) 
 			g.since[u.Path] = time.Now()
 		}
 	}
-	g.write(func(st *memstore.Store) { _ = st.Merge(context.Background(), d, updates) })
+	g.write(ctx, 'm', func(st *memstore.Store) { _ = st.Merge(context.Background(), d, updates) })
 	return g.st.Merge(context.Background(), d, updates)
 }
 
@@ -80,11 +96,11 @@ func (g *ground) list(d string, r store.Range) []inventory.Entry {
 	return all
 }
 
-func (g *ground) Clear(_ context.Context, d string, cs []store.Condition) (int, error) {
+func (g *ground) Clear(ctx context.Context, d string, cs []store.Condition) (int, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	cs = slices.Clone(cs)
-	g.write(func(st *memstore.Store) { _, _ = st.Clear(context.Background(), d, cs) })
+	g.write(ctx, 0, func(st *memstore.Store) { _, _ = st.Clear(context.Background(), d, cs) })
 	n, err := g.st.Clear(context.Background(), d, cs)
 	for _, c := range cs {
 		there := g.list(d, store.Range{Prefix: c.Path, Now: g.now()})
@@ -95,10 +111,10 @@ func (g *ground) Clear(_ context.Context, d string, cs []store.Condition) (int, 
 	return n, err
 }
 
-func (g *ground) Sweep(_ context.Context, d string, now time.Time) (int, error) {
+func (g *ground) Sweep(ctx context.Context, d string, now time.Time) (int, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.write(func(st *memstore.Store) { _, _ = st.Sweep(context.Background(), d, now) })
+	g.write(ctx, 0, func(st *memstore.Store) { _, _ = st.Sweep(context.Background(), d, now) })
 	return g.st.Sweep(context.Background(), d, now)
 }
 
@@ -108,20 +124,45 @@ func (g *ground) List(_ context.Context, d, prefix, after string, limit int) ([]
 	return g.st.List(context.Background(), d, prefix, after, limit)
 }
 
-func (g *ground) Commit(_ context.Context, d string, t store.Transaction) (uint64, error) {
+func (g *ground) Commit(ctx context.Context, d string, t store.Transaction) (uint64, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	v, err := g.st.Commit(context.Background(), d, t)
 	if err != nil {
 		return v, err
 	}
-	g.write(func(st *memstore.Store) { _, _ = st.Commit(context.Background(), d, t) })
+	kind := byte(0)
+	if slices.ContainsFunc(t.Put, func(p store.Put) bool { return strings.HasPrefix(p.Key, "ses/") }) {
+		kind = 's'
+	}
+	g.write(ctx, kind, func(st *memstore.Store) { _, _ = st.Commit(context.Background(), d, t) })
 	for _, p := range t.Put {
+		if strings.HasPrefix(p.Key, "ses/") {
+			g.renewed(p)
+		}
 		if g.saved != nil && strings.HasPrefix(p.Key, "bat/") && slices.Contains(t.Require, store.Requirement{Key: p.Key}) {
 			g.batch(d, p)
 		}
 	}
 	return v, nil
+}
+
+func (g *ground) renewed(p store.Put) {
+	s := new(journal.Session)
+	if json.Unmarshal(p.Value, s) != nil {
+		return
+	}
+	if was := g.last[p.Key]; was != nil && was.Lost(g.now()) {
+		g.lapses[s.ID] = append(g.lapses[s.ID], lapse{was.Renewed.Add(was.Lease), g.now()})
+	}
+	g.last[p.Key] = s
+}
+
+// lapsed reports whether a session was lost at some time from until.
+func (g *ground) lapsed(id string, from, until time.Time) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.ContainsFunc(g.lapses[id], func(l lapse) bool { return !l.from.After(until) && !l.until.Before(from) })
 }
 
 // batch tells what was in the inventory when a new batch was saved.
@@ -146,7 +187,9 @@ func (g *ground) Status(context.Context) (store.Status, error) {
 
 func (g *ground) Close() error { return nil }
 
-// back loses the last n writes; with a negative n all of them, and the epoch.
+// back loses the last n writes; with a negative n all of them, and the epoch. It
+// loses more where a recorder would lose a merge and none of its renewals: that
+// can only be told by the epoch, and a store that says so has lost everything.
 func (g *ground) back(n int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -154,13 +197,24 @@ func (g *ground) back(n int) {
 		n = len(g.writes)
 		g.epoch++
 	}
-	g.writes = g.writes[:max(0, len(g.writes)-n)]
+	for n = min(n, len(g.writes)); n < len(g.writes) && !noticed(g.writes[len(g.writes)-n:]); {
+		n++
+	}
+	g.writes = g.writes[:len(g.writes)-n]
 	g.st = memstore.New()
-	for _, f := range g.writes {
-		f(g.st)
+	for _, w := range g.writes {
+		w.do(g.st)
 	}
 	g.since = make(map[string]time.Time)
 	g.lossAt = time.Now()
+}
+
+func noticed(lost []write) bool {
+	renewed := make(map[*link]bool)
+	for _, w := range lost {
+		renewed[w.link] = renewed[w.link] || w.kind == 's'
+	}
+	return !slices.ContainsFunc(lost, func(w write) bool { return w.kind == 'm' && !renewed[w.link] })
 }
 
 var errGone = errors.New("model: this process is no more")
@@ -323,13 +377,17 @@ type shop struct{ *link }
 
 var _ store.Store = shop{}
 
+func (s shop) signed(ctx context.Context) context.Context {
+	return context.WithValue(ctx, linkKey{}, s.link)
+}
+
 func (s shop) Now(ctx context.Context) (now time.Time, err error) {
 	err = s.call(ctx, "now", true, func() error { now, err = s.g.Now(ctx); return err })
 	return now, err
 }
 
 func (s shop) Merge(ctx context.Context, d string, updates []inventory.Update) error {
-	return s.call(ctx, "merge", true, func() error { return s.g.Merge(ctx, d, updates) })
+	return s.call(ctx, "merge", true, func() error { return s.g.Merge(s.signed(ctx), d, updates) })
 }
 
 func (s shop) Scan(ctx context.Context, d string, r store.Range) iter.Seq2[inventory.Entry, error] {
@@ -376,7 +434,7 @@ func (s shop) Commit(ctx context.Context, d string, t store.Transaction) (v uint
 	for _, p := range t.Put {
 		what += " " + p.Key
 	}
-	err = s.call(ctx, what, true, func() error { v, err = s.g.Commit(ctx, d, t); return err })
+	err = s.call(ctx, what, true, func() error { v, err = s.g.Commit(s.signed(ctx), d, t); return err })
 	return v, err
 }
 

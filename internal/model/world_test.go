@@ -92,18 +92,23 @@ type world struct {
 	skyRand   *rand.Rand
 	last      map[string]seen // what the edges held at the last look
 	losses    bool            // the store lost data
-	purges    int
+	final     journal.Knowledge
 }
 
 // Run plays a history and returns what was wrong with it, and what happened.
 func Run(t *testing.T, s *Script) (faults, events []string) {
+	w := run(t, s)
+	return w.faults, w.events
+}
+
+func run(t *testing.T, s *Script) *world {
 	w := &world{script: s, opened: make(map[string]time.Time), claims: make(map[string]time.Time),
 		last: make(map[string]seen), skyRand: rand.New(rand.NewPCG(s.Seed, 3))}
 	synctest.Test(t, func(t *testing.T) {
 		w.t = t
 		w.play()
 	})
-	return w.faults, w.events
+	return w
 }
 
 func (w *world) play() {
@@ -219,6 +224,7 @@ func (w *world) startServer(i int) {
 
 func (w *world) startPurger(i int) *process {
 	w.mu.Lock()
+	i %= len(w.purgers)
 	old := w.purgers[i]
 	n := w.lives
 	w.mu.Unlock()
@@ -310,7 +316,9 @@ func (w *world) lose(st *Step) {
 
 func (w *world) doServer(st *Step) {
 	if st.Do == Open {
-		w.startServer(st.Who)
+		if st.Who < len(w.script.Servers) {
+			w.startServer(st.Who)
+		}
 		return
 	}
 	p := w.server(st.Who)
@@ -398,7 +406,7 @@ func (w *world) doPurger(st *Step) {
 		return
 	}
 	w.mu.Lock()
-	p := w.purgers[st.Who]
+	p := w.purgers[st.Who%len(w.purgers)]
 	w.mu.Unlock()
 	if p.isDead() {
 		return
@@ -704,6 +712,7 @@ func (w *world) conclude() {
 		}
 	}
 	w.look("at the end")
+	w.final = w.observe().journal
 	w.judgeBills()
 }
 

@@ -1,0 +1,91 @@
+// Copyright The cftrack Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+// mutations are the parts without which the protocol is said not to hold.
+var mutations = []mutation{
+	{"acknowledgement", "the sweep does not wait for recorders", []edit{{
+		"dispatch/sweep.go",
+		`			r.holding = append(r.holding, "recorder "+s.Recorder)`,
+		`			_ = s.Recorder`,
+	}}},
+	{"reports", "recorders report nothing", []edit{{
+		"loop.go",
+		`if k.number > sp.judged && sp.start <= k.until && k.may(e.path) {`,
+		`if false && k.number > sp.judged && sp.start <= k.until && k.may(e.path) {`,
+	}}},
+	{"keeping", "a recorder lets go of a sighting as soon as it is flushed and judged", []edit{{
+		"loop.go",
+		`over := func(sp span) bool { return sp.flushed && sp.end+drain <= read }`,
+		`over := func(sp span) bool { return sp.flushed && (true || sp.end+drain <= read) }`,
+	}}},
+	{"condition", "what a batch covers is forgotten, however new", []edit{{
+		"dispatch/send.go",
+		`	before := b.Sent.Add(-r.inv.Options.Margin - d.clock.Skew())`,
+		`	before := d.clock.Now().Add(time.Hour)`,
+	}}},
+	{"atomicity", "the condition is looked at before the clearing, not in it", []edit{{
+		"dispatch/send.go",
+		`		_, err := d.journal.Store().Clear(ctx, d.journal.Distribution(), conditions)`,
+		`		var held []store.Condition
+		for _, c := range conditions {
+			for e := range d.journal.Store().Scan(ctx, d.journal.Distribution(), store.Range{Prefix: c.Path, Now: d.clock.Now()}) {
+				if e.Path == c.Path && e.Last.Before(before) {
+					c.Before = d.clock.Now().Add(time.Hour)
+					held = append(held, c)
+				}
+			}
+		}
+		_, err := d.journal.Store().Clear(ctx, d.journal.Distribution(), held)`,
+	}}},
+	{"reference", "each call has a reference of its own", []edit{{
+		"dispatch/send.go",
+		`d.cdn.CreateInvalidation(c, d.journal.Distribution(), b.Reference, b.Items)`,
+		`d.cdn.CreateInvalidation(c, d.journal.Distribution(), b.Reference+d.opts.Random(), b.Items)`,
+	}}},
+	{"sent", "a resent batch counts as sent anew", []edit{{
+		"dispatch/send.go",
+		`		receipt, err = d.cdn.CreateInvalidation(`,
+		`		b.Sent = now
+		receipt, err = d.cdn.CreateInvalidation(`,
+	}}},
+	{"barrier", "completion does not wait for the batches of others", []edit{{
+		"dispatch/sweep.go",
+		`		if b.State == journal.Accepted && r.barrier[b.Reference] {`,
+		`		if b.State == journal.Accepted && r.barrier[b.Reference] && b.Invalidation() == r.inv.Number {`,
+	}}},
+	{"lease", "a dispatcher's writes are not conditional on its lease", []edit{{
+		"journal/lease.go",
+		`	t.Require = append(t.Require, store.Requirement{Key: keyLease, Version: l.version})`,
+		``,
+	}}},
+	{"leader", "every dispatcher takes itself for the leader, and nobody's writes are conditional", []edit{{
+		"journal/lease.go",
+		`	t.Require = append(t.Require, store.Requirement{Key: keyLease, Version: l.version})`,
+		``,
+	}, {
+		"journal/lease.go",
+		`	if v != 0 && cur.Holder != holder && now.Before(cur.Until) {`,
+		`	if false && v != 0 && cur.Holder != holder && now.Before(cur.Until) {`,
+	}}},
+	{"order", "a recorder reads the journal before it flushes", []edit{{
+		"loop.go",
+		`		flushErr := t.flush(ctx)
+		// A store that takes no more updates may still take documents.
+		err = t.catchUp(ctx)`,
+		`		// A store that takes no more updates may still take documents.
+		err = t.catchUp(ctx)
+		flushErr := t.flush(ctx)`,
+	}}},
+	{"dead", "nobody speaks for a recorder that died", []edit{{
+		"dispatch/sweep.go",
+		`			lost = append(lost, s)`,
+		`			_ = lost`,
+	}}},
+	{"look", "a wildcard is not checked again before it is saved", []edit{{
+		"dispatch/send.go",
+		`	} else if !ok {`,
+		`	} else if false && !ok {`,
+	}}},
+}
