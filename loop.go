@@ -295,9 +295,7 @@ func (t *Tracker) catchUp(ctx context.Context) error {
 			session: *l.session, now: t.clock.Now(),
 			reports: l.reports[:min(len(l.reports), chunk)], gaps: slices.Clone(l.gaps),
 		}
-		if u.session.Flushed = l.flushed; l.flushed.IsZero() {
-			u.session.Flushed = u.session.Oldest
-		}
+		u.session.Flushed = l.flushedSince(&u.session)
 		if len(u.reports) == len(l.reports) { // not before all is reported
 			u.session.Acked, u.session.AckedAlso = l.acked()
 		}
@@ -518,12 +516,21 @@ func (t *Tracker) openSession(ctx context.Context) error {
 	if s.Oldest = now; oldest != math.MaxInt64 {
 		s.Oldest = t.storeTime(oldest).Add(-time.Duration(t.skew.Load()))
 	}
+	s.Flushed = l.flushedSince(s)
 	if err := t.journal.OpenSession(ctx, s, now); err != nil {
 		return err
 	}
 	l.session, l.opening, l.epoch = s, nil, status.Epoch
 	t.log.Info("session opened", "session", s.ID, "recorder", s.Recorder)
 	return nil
+}
+
+// flushedSince is the instant before which everything is in the store.
+func (l *loop) flushedSince(s *journal.Session) time.Time {
+	if l.flushed.IsZero() {
+		return s.Oldest
+	}
+	return l.flushed
 }
 
 // loseSession forgets a session that is not in the store as it was left, and

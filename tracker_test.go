@@ -131,6 +131,47 @@ func (s *site) close() {
 	}
 }
 
+// held is a store whose status is held back until it is let go.
+type held struct {
+	store.Store
+	until chan struct{}
+}
+
+func (s held) Status(ctx context.Context) (store.Status, error) {
+	<-s.until
+	return s.Store.Status(ctx)
+}
+
+// A recorder that is killed right after it opened its session leaves a gap from
+// before what it had not flushed by then.
+func TestOpeningASessionSaysWhatIsFlushed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		down := &breakable{Store: memstore.New()}
+		defer down.Store.Close()
+		st := held{down, make(chan struct{})}
+		tr, err := cftrack.Open(st, dist, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pass(time.Second) // the first flush is over, the session is about to be opened
+		recorded := time.Now()
+		if err := tr.Record(t.Context(), "/a", time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		pass(time.Second)
+		down.set(func() { down.after = 1 }) // it never learns that it has a session
+		close(st.until)
+		synctest.Wait()
+		sessions, err := journal.Open(down.Store, dist).Sessions(t.Context())
+		if err != nil || len(sessions) != 1 || sessions[0].Flushed.After(recorded) {
+			t.Errorf("opened with %+v, %v, while what was recorded at %v is not flushed", sessions[0], err, recorded)
+		}
+		if err := tr.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // breakable is a store that can be made to fail, or replaced by an empty one.
 type breakable struct {
 	store.Store

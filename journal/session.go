@@ -69,11 +69,15 @@ type Tracking struct {
 	Longest time.Duration `json:"longest,omitempty"`
 }
 
-// OpenSession makes a session known. It fills Opened, Renewed and Flushed with
-// now, and acknowledges nothing: the recorder judges every invalidation that may
+// OpenSession makes a session known. It fills Opened and Renewed with now, and
+// Flushed unless that is set and earlier: what was sighted since then dies with the
+// recorder. It acknowledges nothing: the recorder judges every invalidation that may
 // concern what it holds. A first session also begins the tracking.
 func (j *Journal) OpenSession(ctx context.Context, s *Session, now time.Time) error {
-	s.Opened, s.Renewed, s.Flushed, s.Renewals = now, now, now, 1
+	s.Opened, s.Renewed, s.Renewals = now, now, 1
+	if s.Flushed.IsZero() || s.Flushed.After(now) {
+		s.Flushed = now
+	}
 	if s.Oldest.IsZero() || s.Oldest.After(now) {
 		s.Oldest = now
 	}
