@@ -8,9 +8,10 @@
 # The programs that some tests run beside the code (see `programs` below) are taken
 # from PATH. Those that are missing are unpacked from Debian packages into the
 # user's cache directory, which needs no rights, changes nothing on the system and
-# starts no service. A C compiler, which the race detector needs, is installed with
-# apt where that is allowed without a password. What cannot be had is said, and the
-# tests that need it are skipped; with CI=true a skipped test is a failure.
+# starts no service. A module for Node.js, where that is, is put there with npm. A C
+# compiler, which the race detector needs, is installed with apt where that is allowed
+# without a password. What cannot be had is said, and the tests that need it are
+# skipped; with CI=true a skipped test is a failure.
 #
 #   ./test.sh              everything
 #   ./test.sh ./plan/...   these packages
@@ -128,6 +129,23 @@ done <<<"$programs"
 suite=
 if command -v node >/dev/null && suite=$(simulator/testdata/cachetests/install.sh "$cache" 2>"$scratch/npm.log"); then
     export CFTRACK_CACHE_TESTS=$suite
+fi
+
+# AWS's SDK for JavaScript, which talks to the simulator in a test.
+if command -v node >/dev/null && command -v npm >/dev/null; then
+    sdk=@aws-sdk/client-cloudfront@3.1164.0
+    modules=$cache/node-${sdk##*@}
+    if [ ! -d "$modules" ]; then
+        say "$sdk: installing it for Node.js"
+        if npm install --prefix "$scratch/node" --no-save --ignore-scripts --no-audit --no-fund --loglevel=error "$sdk" >"$scratch/npm.log" 2>&1 </dev/null; then
+            mkdir -p "$cache"
+            rm -rf "$modules.new"
+            cp -R "$scratch/node" "$modules.new" && mv "$modules.new" "$modules"
+        else
+            tail -n 3 "$scratch/npm.log" >&2
+        fi
+    fi
+    export NODE_PATH=${NODE_PATH:+$NODE_PATH:}$modules/node_modules
 fi
 
 race=-race

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -26,7 +25,11 @@ const (
 	ListInvalidationsForTenant  = "ListInvalidationsForDistributionTenant"
 	GetDistribution             = "GetDistribution"
 	GetDistributionConfig       = "GetDistributionConfig"
+	ListDistributions           = "ListDistributions"
 	GetCachePolicy              = "GetCachePolicy"
+	ListCachePolicies           = "ListCachePolicies"
+	GetOriginRequestPolicy      = "GetOriginRequestPolicy"
+	ListOriginRequestPolicies   = "ListOriginRequestPolicies"
 )
 
 // Fault is what goes wrong with one call of the control API.
@@ -90,38 +93,50 @@ func (c scope) String() string {
 	return "distribution/" + c.id
 }
 
+// operations are in the order of their paths. {T} is the ID of a distribution or tenant, {ID} any other.
+var operations = []struct{ method, path, op string }{
+	{http.MethodGet, "cache-policy", ListCachePolicies},
+	{http.MethodGet, "cache-policy/{ID}", GetCachePolicy},
+	{http.MethodGet, "distribution", ListDistributions},
+	{http.MethodGet, "distribution/{T}", GetDistribution},
+	{http.MethodGet, "distribution/{T}/config", GetDistributionConfig},
+	{http.MethodGet, "distribution/{T}/invalidation", ListInvalidations},
+	{http.MethodPost, "distribution/{T}/invalidation", CreateInvalidation},
+	{http.MethodGet, "distribution/{T}/invalidation/{ID}", GetInvalidation},
+	{http.MethodGet, "distribution-tenant/{T}/invalidation", ListInvalidationsForTenant},
+	{http.MethodPost, "distribution-tenant/{T}/invalidation", CreateInvalidationForTenant},
+	{http.MethodGet, "distribution-tenant/{T}/invalidation/{ID}", GetInvalidationForTenant},
+	{http.MethodGet, "origin-request-policy", ListOriginRequestPolicies},
+	{http.MethodGet, "origin-request-policy/{ID}", GetOriginRequestPolicy},
+}
+
 // route finds the operation that a request names; "" if it names none.
 func route(method, path string) (op string, target scope, id string) {
-	parts := strings.Split(strings.TrimPrefix(path, "/"), "/")
-	if len(parts) < 3 || parts[0] != apiVersion || parts[2] == "" {
+	rest, ok := strings.CutPrefix(path, "/"+apiVersion+"/")
+	if !ok {
 		return "", scope{}, ""
 	}
-	if parts[1] == "cache-policy" && len(parts) == 3 && method == http.MethodGet {
-		return GetCachePolicy, scope{}, parts[2]
-	}
-	target = scope{tenant: parts[1] == "distribution-tenant", id: parts[2]}
-	if !target.tenant && parts[1] != "distribution" {
-		return "", scope{}, ""
-	}
-	pick := func(direct, tenant string) string {
-		if target.tenant {
-			return tenant
+	parts := strings.Split(rest, "/")
+next:
+	for _, o := range operations {
+		pattern := strings.Split(o.path, "/")
+		if o.method != method || len(pattern) != len(parts) {
+			continue
 		}
-		return direct
+		target, id = scope{}, ""
+		for i, p := range pattern {
+			switch {
+			case p == "{T}" && parts[i] != "":
+				target = scope{tenant: parts[0] == "distribution-tenant", id: parts[i]}
+			case p == "{ID}" && parts[i] != "":
+				id = parts[i]
+			case p != parts[i]:
+				continue next
+			}
+		}
+		return o.op, target, id
 	}
-	switch rest := parts[3:]; {
-	case len(rest) == 1 && rest[0] == "invalidation" && method == http.MethodPost:
-		op = pick(CreateInvalidation, CreateInvalidationForTenant)
-	case len(rest) == 1 && rest[0] == "invalidation" && method == http.MethodGet:
-		op = pick(ListInvalidations, ListInvalidationsForTenant)
-	case len(rest) == 2 && rest[0] == "invalidation" && rest[1] != "" && method == http.MethodGet:
-		op, id = pick(GetInvalidation, GetInvalidationForTenant), rest[1]
-	case len(rest) == 0 && method == http.MethodGet:
-		op = pick(GetDistribution, "")
-	case len(rest) == 1 && rest[0] == "config" && method == http.MethodGet:
-		op = pick(GetDistributionConfig, "")
-	}
-	return op, target, id
+	return "", scope{}, ""
 }
 
 func (s *Simulator) serveAPI(w http.ResponseWriter, r *http.Request) {
@@ -224,12 +239,21 @@ func (s *Simulator) carryOut(c *Call, target scope, id string, r *http.Request, 
 	if err != nil {
 		return reply{}, err
 	}
+	q := r.URL.Query()
 	switch c.Operation {
 	case "":
 		return reply{}, &apiError{http.StatusNotFound, "UnknownOperation",
 			fmt.Sprintf("The simulator has no operation for %s %s.", r.Method, r.URL.Path)}
+	case ListDistributions:
+		return s.listDistributions(q)
 	case GetCachePolicy:
 		return s.cachePolicy(id)
+	case ListCachePolicies:
+		return s.listCachePolicies(q)
+	case GetOriginRequestPolicy:
+		return s.originRequestPolicy(id)
+	case ListOriginRequestPolicies:
+		return s.listRequestPolicies(q)
 	}
 	if target.tenant && !slices.Contains(s.opts.Tenants, target.id) {
 		return reply{}, &apiError{http.StatusNotFound, "EntityNotFound", "The specified distribution tenant does not exist."}
@@ -243,7 +267,7 @@ func (s *Simulator) carryOut(c *Call, target scope, id string, r *http.Request, 
 	case GetInvalidation, GetInvalidationForTenant:
 		return s.get(target, id)
 	case ListInvalidations, ListInvalidationsForTenant:
-		return s.listInvalidations(target, r)
+		return s.listInvalidations(target, q)
 	case GetDistribution:
 		return s.distribution(), nil
 	default: // GetDistributionConfig
@@ -306,48 +330,4 @@ func (s *Simulator) get(target scope, id string) (reply, error) {
 		}
 	}
 	return reply{}, &apiError{http.StatusNotFound, "NoSuchInvalidation", "The specified invalidation does not exist."}
-}
-
-// pageSize is the default and the largest page of a list. AWS documents neither.
-const pageSize = 100
-
-func (s *Simulator) listInvalidations(target scope, r *http.Request) (reply, error) {
-	q := r.URL.Query()
-	page := listXML{Marker: q.Get("Marker"), MaxItems: pageSize}
-	if m := q.Get("MaxItems"); m != "" {
-		n, err := strconv.Atoi(m)
-		if err != nil || n < 1 {
-			return reply{}, &apiError{http.StatusBadRequest, "InvalidArgument", fmt.Sprintf("MaxItems %q is not a positive number.", m)}
-		}
-		page.MaxItems = min(n, pageSize)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := time.Now()
-	known := make([]Invalidation, 0, len(s.byScope[target])) // oldest first
-	for _, v := range s.byScope[target] {
-		if out, ok := v.seen(now); ok {
-			known = append(known, out)
-		}
-	}
-	if page.Marker != "" {
-		i := slices.IndexFunc(known, func(v Invalidation) bool { return v.ID == page.Marker })
-		if i < 0 {
-			return reply{}, &apiError{http.StatusBadRequest, "InvalidArgument", fmt.Sprintf("The marker %q is not an invalidation.", page.Marker)}
-		}
-		known = known[:i]
-	}
-	for _, v := range slices.Backward(known) {
-		if page.Quantity == page.MaxItems {
-			page.Truncated = true
-			page.NextMarker = page.Items.Summary[page.Quantity-1].ID
-			break
-		}
-		if page.Items == nil {
-			page.Items = &summariesXML{}
-		}
-		page.Items.Summary = append(page.Items.Summary, summaryXML{v.ID, formatTime(v.Created), v.Status})
-		page.Quantity++
-	}
-	return reply{status: http.StatusOK, body: &page}, nil
 }

@@ -4,14 +4,10 @@
 package simulator
 
 import (
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
 	"reflect"
 	"regexp"
 	"strings"
@@ -535,70 +531,6 @@ func TestRates(t *testing.T) {
 		step(500*time.Millisecond, "", "/6")
 		step(0, "Throttling", "/7")
 	})
-}
-
-// awsCLI runs the AWS CLI against the simulator; nothing of its environment is the user's own.
-func awsCLI(t *testing.T, api string, args ...string) ([]byte, error) {
-	t.Helper()
-	path, err := exec.LookPath("aws")
-	if err != nil {
-		t.Skip("the AWS CLI (aws) is not on PATH")
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, path, append([]string{"--endpoint-url", api, "--output", "json", "cloudfront"}, args...)...)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "AWS_ACCESS_KEY_ID=AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY=secret",
-		"AWS_DEFAULT_REGION=us-east-1", "AWS_PAGER=", "AWS_EC2_METADATA_DISABLED=true"}
-	if root := os.Getenv("PYENV_ROOT"); root != "" {
-		cmd.Env = append(cmd.Env, "PYENV_ROOT="+root)
-	}
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		err = fmt.Errorf("%w: %s", err, stderr.String())
-	}
-	return out, err
-}
-
-func TestAWSCLI(t *testing.T) {
-	s := start(t, nil, now(Options{Rules: nil, TagHeader: "Cache-Tag"}))
-	if err := s.Listen("127.0.0.1:0"); err != nil {
-		t.Fatal(err)
-	}
-	api, _ := s.URLs()
-	id := []string{"--distribution-id", DefaultDistribution}
-	out, err := awsCLI(t, api, append([]string{"create-invalidation", "--paths", "/a?x=1&y=2", "/b/*", "#tag"}, id...)...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var created struct {
-		Location     string
-		Invalidation struct{ Id, Status string }
-	}
-	if err := json.Unmarshal(out, &created); err != nil {
-		t.Fatal(err)
-	}
-	v := s.Invalidations()[0]
-	if created.Invalidation.Id != v.ID || created.Invalidation.Status != Completed || !strings.HasSuffix(created.Location, v.ID) ||
-		!reflect.DeepEqual(v.Items, []string{"/a?x=1&y=2", "/b/*", "#tag"}) {
-		t.Errorf("%s\n%+v", out, v)
-	}
-	if _, err := awsCLI(t, api, append([]string{"create-invalidation", "--paths", "/a b"}, id...)...); err == nil || !strings.Contains(err.Error(), "InvalidArgument") {
-		t.Errorf("a raw space: %v", err)
-	}
-	if _, err := awsCLI(t, api, append([]string{"wait", "invalidation-completed", "--id", v.ID}, id...)...); err != nil {
-		t.Error(err)
-	}
-	out, err = awsCLI(t, api, append([]string{"list-invalidations"}, id...)...)
-	if err != nil || !strings.Contains(string(out), v.ID) {
-		t.Errorf("list: %v %s", err, out)
-	}
-	out, err = awsCLI(t, api, "get-distribution-config", "--id", DefaultDistribution)
-	// Older versions of the CLI leave out what they do not know, such as tags.
-	if err != nil || !strings.Contains(string(out), "CallerReference") || !strings.Contains(string(out), "DefaultCacheBehavior") {
-		t.Errorf("configuration: %v %s", err, out)
-	}
 }
 
 func FuzzParseBatch(f *testing.F) {

@@ -55,26 +55,6 @@ type invalidationXML struct {
 	Batch   batchXML `xml:"InvalidationBatch"`
 }
 
-type summaryXML struct {
-	ID      string `xml:"Id"`
-	Created string `xml:"CreateTime"`
-	Status  string `xml:"Status"`
-}
-
-type listXML struct {
-	XMLName    xml.Name      `xml:"http://cloudfront.amazonaws.com/doc/2020-05-31/ InvalidationList"`
-	Marker     string        `xml:"Marker"`
-	NextMarker string        `xml:"NextMarker,omitempty"`
-	MaxItems   int           `xml:"MaxItems"`
-	Truncated  bool          `xml:"IsTruncated"`
-	Quantity   int           `xml:"Quantity"`
-	Items      *summariesXML `xml:"Items"`
-}
-
-type summariesXML struct {
-	Summary []summaryXML `xml:"InvalidationSummary"`
-}
-
 type errorXML struct {
 	XMLName xml.Name `xml:"http://cloudfront.amazonaws.com/doc/2020-05-31/ ErrorResponse"`
 	Type    string   `xml:"Error>Type"`
