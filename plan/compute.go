@@ -32,7 +32,8 @@ func Compute(in iter.Seq2[Input, error], opts Options) (*Plan, error) {
 
 // pass reads the inventory once.
 func (p *planner) pass(dp *frontiers) (*computation, error) {
-	c := &computation{opts: &p.opts, named: newNamed(p.opts.Named), lower: exact}
+	c := &computation{opts: &p.opts, named: newNamed(p.opts.Named), lower: exact, questions: ask(p.opts.Explain)}
+	c.pending = c.questions
 	c.tree.init(p.scope, dp)
 	if err := p.each(c.add); err != nil {
 		return nil, err
@@ -78,6 +79,10 @@ type computation struct {
 	lookups   int // selected entries that named items do not settle
 	uncovered []*trouble
 
+	selection struct{ first, last string }
+	questions []question // in byte order, and of them those
+	pending   []question // about paths that may yet come
+
 	// The folded, selected entry that is open: what begins with its path is
 	// reached by whatever covers it.
 	atom     bool
@@ -90,7 +95,14 @@ type computation struct {
 func (c *computation) add(in *Input) {
 	e := in.Entry
 	c.totals.Entries++
+	if len(c.pending) > 0 {
+		c.note(in)
+	}
 	if in.Selected {
+		if c.totals.Selected == 0 {
+			c.selection.first = e.Path
+		}
+		c.selection.last = e.Path
 		c.totals.Selected++
 		if in.InFlight {
 			c.totals.InFlight++

@@ -40,6 +40,12 @@ func (p *planner) plan() (*Plan, error) {
 	plan := c.plan(chosen)
 	p.judge(c, plan)
 	c.warn(plan)
+	c.explain(plan)
+	if p.opts.Compare {
+		if err := p.compare(c, plan); err != nil {
+			return nil, err
+		}
+	}
 	return plan, nil
 }
 
