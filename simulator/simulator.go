@@ -13,14 +13,21 @@
 //
 // or on real ports, with Listen and URLs.
 //
-// Where AWS does not say what CloudFront does, the simulator does what is worst for its user, or has
-// an option for it: a fetch that is under way when an invalidation is processed is stored when it ends,
-// a reference used again with its items in another order is a conflict, and Options.SpareDirectory and
-// Options.SpareDoubtful leave objects alone whose removal is in doubt.
+// The distribution is that of Options.Config, in CloudFront's own words, which LoadConfig also reads from
+// what the AWS CLI prints of a real one: behaviours with their cache and origin request policies, origins,
+// error pages, tags. Options.Rules are a shorter way to say what is kept, and for how long. Objects have
+// variants as the policies say, ranges are served and kept, and with Options.Regional there are two tiers
+// of caches. docs/http-cache-tests.md in the repository tells how an edge differs from a cache as RFC 9111 has it.
 //
-// What it does not do: variants by header or cookie (an object is named by its path and query alone),
-// byte ranges (a range request is answered in full), trailers, upgrades, viewer certificates, functions,
-// and a second cache tier.
+// Where AWS does not say what CloudFront does, the simulator does what is worst for its user, or has
+// an option for it: a fetch that is under way when an invalidation is processed is stored when it ends, in
+// each tier, a reference used again with its items in another order is a conflict, and Options.SpareDirectory
+// and Options.SpareDoubtful leave objects alone whose removal is in doubt. Options.Harsh and
+// Options.TiersIgnoreAge are about tiers.
+//
+// What it does not do: compress (Compress is only described), fail over between origins, apply response
+// headers policies, functions, signed URLs, geographic restrictions and viewer certificates, find out
+// countries and devices (CloudFront-Viewer-Country and the like are what a request says itself), evict, and pass on trailers and upgrades.
 package simulator
 
 import (
