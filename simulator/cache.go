@@ -259,7 +259,7 @@ func (e *edge) fetch(q *request, fk flightKey, fl *flight, old *object) answer {
 	v := e.judge(q, basis.status, basis.header, end)
 	// What answers the viewer's own condition, or is a part that cannot be named, is nobody else's.
 	if !v.Keep || !whole && (part == nil || fk.part == "") || basis.status == http.StatusNotModified ||
-		basis.status == http.StatusPreconditionFailed && old == nil {
+		basis.status == http.StatusPreconditionFailed && q.conditional() {
 		if e.keepsForErrors(&v, basis.status) && whole {
 			return e.keepForErrors(q, fk, settle, a, basis, up.age)
 		}

@@ -227,6 +227,16 @@ func (e *edge) send(q *request, o *object, xc string) {
 // caches always.
 func (q *request) conditionsCount() bool { return q.down != nil || !q.b.forwardsCookies }
 
+// conditional says whether the viewer's request is.
+func (q *request) conditional() bool {
+	for name := range q.r.Header {
+		if name != "Range" && conditional(name) {
+			return true
+		}
+	}
+	return false
+}
+
 // notModified compares a viewer's conditional request with a fresh object.
 func notModified(viewer, object http.Header) bool {
 	if inm := viewer.Get("If-None-Match"); inm != "" {
