@@ -64,7 +64,10 @@ type Client struct {
 	creds aws.CredentialsProvider
 }
 
-var _ dispatch.CDN = (*Client)(nil)
+var (
+	_ dispatch.CDN    = (*Client)(nil)
+	_ dispatch.Lister = (*Client)(nil)
+)
 
 // New reads the SDK's configuration and returns a client. It makes no call to
 // CloudFront; missing credentials show in the first one.
@@ -234,6 +237,31 @@ func (c *Client) sent(ctx context.Context, distribution, id string) (dispatch.Se
 	return s, err
 }
 
+// ListInvalidations implements dispatch.Lister.
+func (c *Client) ListInvalidations(ctx context.Context, distribution, marker string) ([]dispatch.Receipt, string, error) {
+	if err := c.authenticated(ctx); err != nil {
+		return nil, "", err
+	}
+	var from *string
+	if marker != "" {
+		from = &marker
+	}
+	list, err := c.list(ctx, distribution, from)
+	if err != nil {
+		return nil, "", classify(err, "cloudfront:ListInvalidations", distribution)
+	}
+	receipts := make([]dispatch.Receipt, 0, len(list.Items))
+	for _, s := range list.Items {
+		receipts = append(receipts, dispatch.Receipt{ID: aws.ToString(s.Id), Completed: completed(s.Status)})
+	}
+	if !aws.ToBool(list.IsTruncated) {
+		return receipts, "", nil
+	}
+	return receipts, aws.ToString(list.NextMarker), nil
+}
+
+func completed(status *string) bool { return strings.EqualFold(aws.ToString(status), "Completed") }
+
 func (c *Client) list(ctx context.Context, distribution string, marker *string) (*types.InvalidationList, error) {
 	if IsTenant(distribution) {
 		out, err := c.api.ListInvalidationsForDistributionTenant(ctx,
@@ -272,7 +300,17 @@ func receipt(inv *types.Invalidation, err error) (dispatch.Receipt, error) {
 		return dispatch.Receipt{}, &dispatch.Error{Kind: dispatch.NoAnswer, Code: "EmptyAnswer",
 			Message: "CloudFront answered without an invalidation"}
 	}
-	return dispatch.Receipt{ID: *inv.Id, Completed: strings.EqualFold(aws.ToString(inv.Status), "Completed")}, nil
+	r := dispatch.Receipt{ID: *inv.Id, Completed: completed(inv.Status)}
+	if inv.InvalidationBatch != nil && inv.InvalidationBatch.Paths != nil {
+		for _, it := range inv.InvalidationBatch.Paths.Items {
+			if strings.HasSuffix(it, "*") {
+				r.Wildcards++
+			} else {
+				r.Others++
+			}
+		}
+	}
+	return r, nil
 }
 
 // Policy is the least IAM policy for a distribution.

@@ -42,6 +42,8 @@ type Sent struct {
 type Receipt struct {
 	ID        string
 	Completed bool
+	// Others and Wildcards count its items; zero where the CDN does not say.
+	Others, Wildcards int
 }
 
 // A Kind says what an error of a CDN means for the sender.

@@ -56,8 +56,15 @@ type Options struct {
 	Rules *lifetime.Rules
 	// Scope is what the recorders see; empty means what their sessions state.
 	Scope []string
-	// Limits of CloudFront; the zero value means the documented ones.
+	// Limits of CloudFront; the zero value means the documented ones. It begins
+	// with them, and believes CloudFront's answers.
 	Limits plan.Limits
+	// Account names the AWS account, whose rates all dispatchers on the store share,
+	// whatever their distribution. Default "default".
+	Account string
+	// Budget in dollars is what the account may spend on invalidations in a
+	// calendar month (UTC), as far as this store knows. nil: no limit.
+	Budget *float64
 	// Holder names this dispatcher in the journal; empty means a random name.
 	Holder string
 	// FirstLook is how long after an answer CloudFront is first asked whether an
@@ -79,7 +86,7 @@ type Dispatcher struct {
 	cdn     CDN
 	opts    Options
 	clock   storetime.Clock
-	pace    pace
+	purse   purse
 
 	mu  sync.Mutex
 	own map[string]bool // invalidations opened here and not yet driven
@@ -88,7 +95,7 @@ type Dispatcher struct {
 // New returns a dispatcher over the inventory and journal in st. It does no I/O.
 // cdn may be nil for planning only.
 func New(st store.Store, distribution string, cdn CDN, opts *Options) *Dispatcher {
-	d := &Dispatcher{journal: journal.Open(st, distribution), cdn: cdn}
+	d := &Dispatcher{journal: journal.Open(st, distribution), cdn: cdn, purse: purse{turn: make(chan struct{}, 1)}}
 	if opts != nil {
 		d.opts = *opts
 	}
@@ -108,6 +115,10 @@ func New(st store.Store, distribution string, cdn CDN, opts *Options) *Dispatche
 	if d.opts.GiveUp <= 0 {
 		d.opts.GiveUp = 10 * time.Minute
 	}
+	if d.opts.Account == "" {
+		d.opts.Account = "default"
+	}
+	d.opts.Limits = d.opts.Limits.WithDefaults()
 	if d.opts.Logger == nil {
 		d.opts.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -141,8 +152,15 @@ type Request struct {
 	SweepTimeout   time.Duration
 	// MaxPrice in dollars: a plan that costs more is not sent. nil: no limit.
 	MaxPrice *float64
-	// FreePaths left this month; nil: 1,000 less what this journal knows of.
+	// FreePaths left this month; nil: 1,000 less what this store knows of.
 	FreePaths *int
+	// EntriesPerMinute is how many entries may be invalidated a minute, so that a
+	// purge is no stampede to the origin; 0: no limit.
+	EntriesPerMinute int
+	// RepeatAfter is how long after everything has completed the same items go out
+	// once more; 0: never. It is for who must be sure against CloudFront's tiers
+	// refilling each other with what is purged.
+	RepeatAfter time.Duration
 	// Plan is a plan file, of which exactly the items are sent, or nothing. What it
 	// says counts for Selector, Exact, OnlySeen, AssumeComplete and Batch.
 	Plan *PlanFile
@@ -157,7 +175,13 @@ func (r *Request) options() (journal.Options, error) {
 	o := journal.Options{
 		Planning: journal.Planning{Exact: r.Exact, OnlySeen: r.OnlySeen, AssumeComplete: r.AssumeComplete, Batch: r.Batch},
 		Settle:   r.Settle, Margin: r.Margin, SweepTimeout: r.SweepTimeout,
-		MaxPrice: -1, FreePaths: -1,
+		MaxPrice: -1, FreePaths: -1, EntriesPerMinute: r.EntriesPerMinute, RepeatAfter: r.RepeatAfter,
+	}
+	switch {
+	case o.EntriesPerMinute < 0:
+		return o, fmt.Errorf("dispatch: %d entries a minute: give a number, or 0 for no limit", o.EntriesPerMinute)
+	case o.RepeatAfter < 0:
+		return o, fmt.Errorf("dispatch: repeat after %v: give how long after completion, or 0 for never", o.RepeatAfter)
 	}
 	if o.Batch < 0 || o.Batch > maxBatch {
 		return o, fmt.Errorf("dispatch: a batch of %d items: CloudFront takes 1 to 3,000 in a request", o.Batch)
@@ -200,7 +224,35 @@ type Preview struct {
 	FreePaths int
 	// Review compares the plan file with the inventory; nil where there is no file.
 	Review *Review
+	// Saved is what batches that are under way make unnecessary to send.
+	Saved journal.Saving
+	// FollowUps are what is likely to be sent again for responses that are under way.
+	FollowUps Likely
+	// Repeats: everything is sent twice.
+	Repeats bool
+
+	sentThisMonth int
 }
+
+// Likely is what an invalidation will probably come to beyond its plan.
+type Likely struct {
+	Share float64 `json:"share"` // items a planned item
+	Items int     `json:"items"`
+	Price float64 `json:"price"`
+	// Known: it rests on the journal, and not on an assumption.
+	Known bool `json:"known"`
+}
+
+// Sends is how many items the plan sends in all, follow-ups apart.
+func (p *Preview) Sends() int {
+	if p.Repeats {
+		return 2 * p.Totals.Items
+	}
+	return p.Totals.Items
+}
+
+// Price is what the plan costs in dollars, at most, follow-ups apart.
+func (p *Preview) Price() float64 { return plan.PriceModel{FreePaths: p.FreePaths}.Of(p.Sends()) }
 
 // Plan computes what would be sent now, and sends nothing. With a plan file that is
 // the file's items, and the preview's Review says whether they may be.
@@ -235,17 +287,38 @@ func (d *Dispatcher) plan(ctx context.Context, s selector.Selector, o journal.Op
 	if err != nil {
 		return nil, err
 	}
-	p := &Preview{Cut: cut, FreePaths: o.FreePaths,
+	p := &Preview{Cut: cut, FreePaths: o.FreePaths, Repeats: o.RepeatAfter > 0,
 		Coverage: journal.ComputeCoverage(k, now, d.opts.Rules.Longest())}
-	if p.FreePaths < 0 {
-		p.FreePaths = max(0, MonthlyFreePaths-sentThisMonth(k.Batches, now))
+	if p.sentThisMonth, err = d.sentThisMonth(ctx, k.Batches, now); err != nil {
+		return nil, err
 	}
-	p.Plan, err = plan.Compute(d.inputs(ctx, c, cut, now, skip, p), plan.Options{
+	if p.FreePaths < 0 {
+		p.FreePaths = max(0, MonthlyFreePaths-p.sentThisMonth)
+	}
+	po := plan.Options{
 		Named: c.Named(), OnlySeen: o.OnlySeen, Exact: o.Exact,
 		Wildcards: o.AssumeComplete || p.Coverage.Complete,
 		Scope:     d.scope(p.Coverage), Doubtful: d.opts.Rules.QueryInDoubt,
 		Price: plan.PriceModel{FreePaths: p.FreePaths}, Limits: d.opts.Limits,
-	})
+	}
+	underWay := 0
+	without := skip
+	if p.Coverage.Complete {
+		without = d.skipUnderWay(k.Batches, o.Margin+d.clock.Skew(), skip, &underWay)
+	}
+	p.Plan, err = plan.Compute(d.inputs(ctx, c, cut, now, without, p), po)
+	if err == nil && underWay > 0 {
+		p.Saved.Entries = underWay
+		all, err := plan.Compute(d.inputs(ctx, c, cut, now, skip, p), po)
+		if err != nil {
+			return nil, err
+		}
+		p.Saved.Items = max(0, all.Totals.Items-p.Totals.Items)
+		p.Saved.Price = max(0, all.Totals.Price-p.Totals.Price)
+	}
+	if err == nil {
+		p.FollowUps = likely(k.Invalidations, p.Totals.Items, plan.PriceModel{FreePaths: p.FreePaths - p.Sends()})
+	}
 	if err == nil && !o.OnlySeen && !o.AssumeComplete && !p.Coverage.Complete {
 		p.unsendable(c)
 	}
@@ -309,18 +382,6 @@ func (d *Dispatcher) inputs(ctx context.Context, c *selector.Compiled, cut, now 
 			}
 		}
 	}
-}
-
-// sentThisMonth counts the items accepted in now's calendar month.
-func sentThisMonth(batches []*journal.Batch, now time.Time) int {
-	n := 0
-	y, m, _ := now.UTC().Date()
-	for _, b := range batches {
-		if by, bm, _ := b.Accepted.UTC().Date(); b.Purged() && by == y && bm == m {
-			n += len(b.Items)
-		}
-	}
-	return n
 }
 
 // Open writes an invalidation to the journal, where recorders see it from then

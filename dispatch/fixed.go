@@ -205,8 +205,12 @@ func (d *Dispatcher) review(ctx context.Context, s selector.Selector, o journal.
 	p := &Preview{Cut: cut, FreePaths: o.FreePaths, Coverage: journal.ComputeCoverage(k, now, d.opts.Rules.Longest()),
 		Review: &Review{Hash: made.Hash, Made: made.Cut, Sighted: Sample{First: []string{}}, Missed: Sample{First: []string{}},
 			Hit: Sample{First: []string{}}, Beyond: Sample{First: []string{}}}}
+	p.Repeats = o.RepeatAfter > 0
+	if p.sentThisMonth, err = d.sentThisMonth(ctx, k.Batches, now); err != nil {
+		return nil, nil, err
+	}
 	if p.FreePaths < 0 {
-		p.FreePaths = max(0, MonthlyFreePaths-sentThisMonth(k.Batches, now))
+		p.FreePaths = max(0, MonthlyFreePaths-p.sentThisMonth)
 	}
 	p.Plan = &plan.Plan{Items: make([]plan.Item, len(b.items)), Uncovered: []plan.Uncovered{}, Warnings: []plan.Warning{}}
 	t := &p.Totals
@@ -227,6 +231,8 @@ func (d *Dispatcher) review(ctx context.Context, s selector.Selector, o journal.
 	t.Items = len(b.items)
 	price := plan.PriceModel{FreePaths: p.FreePaths}
 	t.Price, t.Seconds = price.Of(t.Items), d.opts.Limits.Seconds(t.Paths+t.Tags, t.Wildcards)
+
+	p.FollowUps = likely(k.Invalidations, t.Items, plan.PriceModel{FreePaths: p.FreePaths - p.Sends()})
 
 	folded := make(map[string]bool) // stems that a folded entry vouches for
 	for e, err := range d.journal.Store().Scan(ctx, d.journal.Distribution(), store.Range{Now: now}) {
@@ -376,7 +382,7 @@ func (d *Dispatcher) planOpen(ctx context.Context, r *run, now time.Time, skip f
 // difference ends the invalidation. Later the items that by now reach further are
 // left out and named; what is missed by now was sighted after the cut, or is
 // reported by its recorder.
-func (d *Dispatcher) keepToPlan(ctx context.Context, l *journal.Lease, r *run, p *Preview, now time.Time) error {
+func (d *Dispatcher) keepToPlan(ctx context.Context, l *leader, r *run, p *Preview, now time.Time) error {
 	if p.Review == nil || !p.Review.Differs() {
 		return nil
 	}
@@ -393,7 +399,7 @@ func (d *Dispatcher) keepToPlan(ctx context.Context, l *journal.Lease, r *run, p
 		}
 		reason := "not sent: the inventory can no longer answer for all that it reaches"
 		if !r.bound.beyond[it.String()] {
-			clean, err := d.cleanBelow(ctx, r, it, now)
+			clean, _, err := d.cleanBelow(ctx, r, it, now)
 			if err != nil {
 				return err
 			}
@@ -406,7 +412,7 @@ func (d *Dispatcher) keepToPlan(ctx context.Context, l *journal.Lease, r *run, p
 		refused = true
 	}
 	if refused {
-		return l.PutInvalidation(ctx, r.inv)
+		return l.lease.PutInvalidation(ctx, r.inv)
 	}
 	return nil
 }
@@ -422,8 +428,8 @@ func (r *run) saved(item string) bool {
 }
 
 // cleanBelow tells whether an item that nobody typed reaches nothing that is not
-// selected, or that its plan file names.
-func (d *Dispatcher) cleanBelow(ctx context.Context, r *run, it cfpath.Item, now time.Time) (bool, error) {
+// selected, or that its plan file names, and whether it reaches anything.
+func (d *Dispatcher) cleanBelow(ctx context.Context, r *run, it cfpath.Item, now time.Time) (clean, some bool, err error) {
 	rg := store.Range{Now: now}
 	if it.Kind == cfpath.Wildcard {
 		rg.Prefix = it.Text
@@ -431,12 +437,15 @@ func (d *Dispatcher) cleanBelow(ctx context.Context, r *run, it cfpath.Item, now
 	tag := map[string]bool{strings.ToLower(it.Text): true}
 	for e, err := range d.journal.Store().Scan(ctx, d.journal.Distribution(), rg) {
 		if err != nil {
-			return false, err
+			return false, false, err
 		}
-		if it.Kind == cfpath.Tag && !anyTag(e.Tags, tag) || r.sel.Selects(&e, r.inv.Cut) || r.bound != nil && r.bound.collateral[e.Path] {
+		if it.Kind == cfpath.Tag && !anyTag(e.Tags, tag) {
 			continue
 		}
-		return false, nil
+		some = true
+		if !r.sel.Selects(&e, r.inv.Cut) && (r.bound == nil || !r.bound.collateral[e.Path]) {
+			return false, true, nil
+		}
 	}
-	return true, nil
+	return true, some, nil
 }

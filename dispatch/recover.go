@@ -43,7 +43,7 @@ func (d *Dispatcher) inherits(inv *journal.Invalidation, now time.Time) bool {
 // behind forgets batches without anybody noticing, and what stood in them must
 // not be planned, and paid for, again. The journal cannot tell, so whoever goes on
 // with what it did not begin looks. A positive wait says that it could not yet.
-func (d *Dispatcher) recover(ctx context.Context, l *journal.Lease, r *run, now time.Time) (time.Duration, error) {
+func (d *Dispatcher) recover(ctx context.Context, l *leader, r *run, now time.Time) (time.Duration, error) {
 	known := make(map[string]bool) // by reference
 	for _, b := range r.batches {
 		known[b.Reference] = true
@@ -64,12 +64,12 @@ func (d *Dispatcher) recover(ctx context.Context, l *journal.Lease, r *run, now 
 			return 0, ctx.Err()
 		case kind(err) == Denied:
 			d.opts.Logger.Warn("cannot look for what was sent and forgotten", "invalidation", r.inv.ID, "err", err)
-			r.inherited = false
+			r.inherited, l.looks.denied = false, true
 			return 0, nil
 		case err != nil && kind(err) == NoInvalidation:
 			continue // gone between listing and reading
 		case err != nil:
-			return r.backOff(now, err, d.opts.Random()), nil
+			return r.off(now, err, d.opts.Random()), nil
 		}
 		if !strings.HasPrefix(s.Reference, "cftrack/"+r.inv.ID+"/") {
 			r.seen[s.ID] = true // another look need not ask again
@@ -88,10 +88,12 @@ func (d *Dispatcher) recover(ctx context.Context, l *journal.Lease, r *run, now 
 	}
 	if len(lost) > 0 {
 		d.opts.Logger.Warn("the store lost batches that were sent; CloudFront has them", "invalidation", r.inv.ID, "batches", len(lost))
-		if err := l.Adopt(ctx, r.inv, lost); err != nil {
+		if err := l.lease.Adopt(ctx, r.inv, lost); err != nil {
 			return 0, err
 		}
 		r.batches = append(r.batches, lost...)
+		l.purges += len(lost)
+		r.purges += len(lost)
 	}
 	r.calm()
 	r.inherited = false

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/cf-invalidation-tracker/cftrack/dispatch"
@@ -90,6 +91,7 @@ func (w *world) interrupt() (id string, then map[string][]byte) {
 	if _, err := d.Drive(ctx, inv.ID, dispatch.UntilDone, nil); !errors.Is(err, dispatch.ErrUndone) {
 		w.t.Fatal(err)
 	}
+	synctest.Wait() // until CloudFront has done what it was asked to
 	w.goWrong(nil)
 	return inv.ID, then
 }

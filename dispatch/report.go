@@ -5,6 +5,8 @@ package dispatch
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cf-invalidation-tracker/cftrack/journal"
@@ -41,6 +43,32 @@ type Report struct {
 	Trouble string `json:"trouble,omitempty"`
 	Error   string `json:"error"`
 	Code    string `json:"code"`
+	// Saved is what batches of other invalidations made unnecessary to send.
+	Saved journal.Saving `json:"saved"`
+	// RepeatAt is when everything goes out once more, where that was asked for and
+	// it is known.
+	RepeatAt *time.Time `json:"repeat_at,omitempty"`
+
+	of      *run // what it reports on, if it is led here, and at which change
+	changes int
+}
+
+// digest is the same for reports that look the same.
+func (r *Report) digest() string {
+	var states [4]int
+	for _, b := range r.Batches {
+		switch b.State {
+		case journal.Saved:
+			states[0]++
+		case journal.Accepted:
+			states[1]++
+		case journal.BatchDone:
+			states[2]++
+		default:
+			states[3]++
+		}
+	}
+	return fmt.Sprint(r.State, r.Items, r.FollowUps, states, r.Holding, r.Trouble)
 }
 
 // A BatchReport is one CreateInvalidation call.
@@ -51,6 +79,7 @@ type BatchReport struct {
 	State           journal.BatchState `json:"state"`
 	Error           string             `json:"error"`
 	FollowUp        bool               `json:"follow_up"`
+	Repeat          bool               `json:"repeat,omitempty"`
 	Sent            time.Time          `json:"sent"`
 }
 
@@ -72,15 +101,14 @@ func NewReport(inv *journal.Invalidation, batches []*journal.Batch) *Report {
 	r := &Report{
 		ID: inv.ID, State: inv.State, Cut: inv.Cut, Reason: inv.Reason, FollowUps: inv.FollowUps,
 		Distribution: inv.Distribution, By: inv.By, Opened: inv.Opened, Selector: inv.Selector.String(),
-		NotFollowed: inv.NotFollowed, Error: inv.Error, Code: inv.ErrorCode,
+		NotFollowed: inv.NotFollowed, Error: inv.Error, Code: inv.ErrorCode, Saved: inv.Saved,
 		Batches: []BatchReport{}, Uncovered: []journal.Refusal{}, Holding: []string{},
 	}
 	if !inv.Ended.IsZero() {
 		r.Ended = &inv.Ended
 	}
-	if p := inv.Planned; p != nil {
-		r.Selected, r.Price = p.Selected, plan.PriceModel{FreePaths: p.FreePaths}.Of(p.Items+inv.FollowUps)
-		r.Uncovered = append(r.Uncovered, p.Uncovered...)
+	if !inv.Repeat.IsZero() {
+		r.RepeatAt = &inv.Repeat
 	}
 	r.Uncovered = append(r.Uncovered, inv.Refused...)
 	if c := inv.Compacted; c != nil {
@@ -95,8 +123,24 @@ func NewReport(inv *journal.Invalidation, batches []*journal.Batch) *Report {
 		}
 		r.Batches = append(r.Batches, BatchReport{
 			CallerReference: b.Reference, InvalidationID: b.InvalidationID, Items: len(b.Items),
-			State: b.State, Error: b.Error, FollowUp: b.FollowUp, Sent: b.Sent,
+			State: b.State, Error: b.Error, FollowUp: b.FollowUp, Repeat: b.Repeat, Sent: b.Sent,
 		})
 	}
+	if p := inv.Planned; p != nil {
+		r.Selected, r.Price = p.Selected, plan.PriceModel{FreePaths: p.FreePaths}.Of(max(r.Items, expected(inv)))
+		r.Uncovered = append(slices.Clone(p.Uncovered), r.Uncovered...)
+	}
 	return r
+}
+
+// expected is how many items an invalidation that is not over may come to.
+func expected(inv *journal.Invalidation) int {
+	if inv.Planned == nil || inv.State.Ended() {
+		return 0
+	}
+	n := inv.Planned.Items - inv.Planned.Dropped
+	if inv.Options.RepeatAfter > 0 {
+		n *= 2
+	}
+	return n + inv.FollowUps
 }

@@ -21,7 +21,7 @@ import (
 // Completion is decided in one look: every live session has acknowledged, every
 // report is settled, and all batches that were accepted for the distribution
 // when these two became true are Completed.
-func (d *Dispatcher) sweep(ctx context.Context, l *journal.Lease, r *run, now time.Time) (time.Duration, error) {
+func (d *Dispatcher) sweep(ctx context.Context, l *leader, r *run, now time.Time) (time.Duration, error) {
 	if r.sweepSince.IsZero() {
 		r.sweepSince = now
 	}
@@ -56,11 +56,14 @@ func (d *Dispatcher) sweep(ctx context.Context, l *journal.Lease, r *run, now ti
 			lost = append(lost, &journal.Session{ID: g.ID})
 		}
 	}
-	all, err := d.relevant(ctx, r)
+	all, err := d.relevant(ctx, l, r)
 	if err != nil {
 		return 0, err
 	}
-	history := journal.NewHistory(all, d.opts.Rules.QueryInDoubt)
+	if r.history == nil || r.historyOf != l.purges {
+		r.history, r.historyOf = journal.NewHistory(all, d.opts.Rules.QueryInDoubt), l.purges
+	}
+	history := r.history
 	if err := d.reportForLost(ctx, l, r, lost, history, margin, now); err != nil {
 		return 0, err
 	}
@@ -90,11 +93,11 @@ func (d *Dispatcher) sweep(ctx context.Context, l *journal.Lease, r *run, now ti
 		}
 	}
 	if refused {
-		return 0, l.PutInvalidation(ctx, r.inv)
+		return 0, l.lease.PutInvalidation(ctx, r.inv)
 	}
 	if len(due) > 0 {
 		r.barrier = nil
-		return 0, d.followUp(ctx, l, r, due, now)
+		return d.followUp(ctx, l, r, due, now)
 	}
 	if len(r.holding) > 0 {
 		r.barrier = nil
@@ -108,16 +111,12 @@ func (d *Dispatcher) sweep(ctx context.Context, l *journal.Lease, r *run, now ti
 			}
 		}
 	}
-	// Nobody else may be looking after another invalidation's batch: it may have
-	// been cancelled since.
-	var open []*journal.Batch
 	for _, b := range all {
 		if b.State == journal.Accepted && r.barrier[b.Reference] {
-			open = append(open, r.own(b))
+			return idle, nil
 		}
 	}
-	if len(open) > 0 {
-		wait, _, err := d.look(ctx, l, r, open, now)
+	if done, wait, err := d.repeat(ctx, l, r, now); !done || err != nil {
 		return wait, err
 	}
 	state := journal.Completed
@@ -129,7 +128,7 @@ func (d *Dispatcher) sweep(ctx context.Context, l *journal.Lease, r *run, now ti
 }
 
 // readReports reads what came in since the last look.
-func (d *Dispatcher) readReports(ctx context.Context, l *journal.Lease, r *run) error {
+func (d *Dispatcher) readReports(ctx context.Context, l *leader, r *run) error {
 	unread, err := d.journal.Unread(ctx)
 	if err != nil {
 		return err
@@ -146,12 +145,12 @@ func (d *Dispatcher) readReports(ctx context.Context, l *journal.Lease, r *run) 
 	if r.inv.State.Ended() {
 		// Reported after the end: it is open again.
 		r.inv.State, r.inv.Ended = journal.Sweeping, time.Time{}
-		if err := l.PutInvalidation(ctx, r.inv); err != nil {
+		if err := l.lease.PutInvalidation(ctx, r.inv); err != nil {
 			return err
 		}
 	}
 	if mark != 0 {
-		return l.MarkRead(ctx, r.inv.Number, mark)
+		return l.lease.MarkRead(ctx, r.inv.Number, mark)
 	}
 	return nil
 }
@@ -175,7 +174,7 @@ func (d *Dispatcher) concerns(r *run, rep journal.Report) bool {
 
 // reportForLost speaks for recorders that died: what is selected and no item has
 // settled counts as reported by them, once.
-func (d *Dispatcher) reportForLost(ctx context.Context, l *journal.Lease, r *run, lost []*journal.Session,
+func (d *Dispatcher) reportForLost(ctx context.Context, l *leader, r *run, lost []*journal.Session,
 	history *journal.History, margin time.Duration, now time.Time) error {
 	lost = slices.DeleteFunc(lost, func(s *journal.Session) bool { return r.lost[s.ID] })
 	if len(lost) == 0 {
@@ -198,7 +197,7 @@ func (d *Dispatcher) reportForLost(ctx context.Context, l *journal.Lease, r *run
 		}
 	}
 	if len(reports) > 0 {
-		if err := l.PutReports(ctx, fmt.Sprintf("lost-%s-%d", lost[0].ID, now.UnixMilli()), reports); err != nil {
+		if err := l.lease.PutReports(ctx, fmt.Sprintf("lost-%s-%d", lost[0].ID, now.UnixMilli()), reports); err != nil {
 			return err
 		}
 		r.reports = append(r.reports, reports...)
@@ -216,9 +215,9 @@ func namedSince(h *journal.History, path string, t time.Time) bool {
 	return err == nil && h.Named(name).After(t)
 }
 
-// relevant returns the batches of this and later invalidations, and of the
-// earlier ones that had not ended at its cut.
-func (d *Dispatcher) relevant(ctx context.Context, r *run) ([]*journal.Batch, error) {
+// relevant returns the batches of this and later invalidations, of the earlier
+// ones that had not ended at its cut, and of what else is still in progress.
+func (d *Dispatcher) relevant(ctx context.Context, l *leader, r *run) ([]*journal.Batch, error) {
 	if r.earlier == nil {
 		invs, err := d.journal.Invalidations(ctx, 0)
 		if err != nil {
@@ -240,58 +239,90 @@ func (d *Dispatcher) relevant(ctx context.Context, r *run) ([]*journal.Batch, er
 	for n := r.inv.Number; n <= later; n++ {
 		numbers = append(numbers, n)
 	}
+	taken := make(map[uint64]bool, len(numbers))
 	for _, n := range numbers {
-		bs, err := d.journal.Batches(ctx, n)
+		taken[n] = true
+		bs, err := d.batches(ctx, l, n)
 		if err != nil {
 			return nil, err
 		}
 		out = append(out, bs...)
 	}
+	for n, bs := range l.ended { // stopped, and still being processed
+		if !taken[n] {
+			out = append(out, slices.DeleteFunc(slices.Clone(bs), func(b *journal.Batch) bool { return b.State != journal.Accepted })...)
+		}
+	}
 	return out, nil
 }
 
+// batches returns the batches of an invalidation as the leader has them. They are
+// read once: nobody else writes them.
+func (d *Dispatcher) batches(ctx context.Context, l *leader, n uint64) ([]*journal.Batch, error) {
+	if r := l.runs[n]; r != nil {
+		return r.batches, nil
+	}
+	if bs, ok := l.ended[n]; ok {
+		return bs, nil
+	}
+	bs, err := d.journal.Batches(ctx, n)
+	if err == nil && l.over[n] { // else it may have been opened since the last look
+		l.ended[n] = bs
+	}
+	return bs, err
+}
+
 // followUp saves a batch for stragglers; it is sent in the next step. Sent is
-// later than every due report's end and margin, so that the batch settles it.
-func (d *Dispatcher) followUp(ctx context.Context, l *journal.Lease, r *run, paths []string, now time.Time) error {
-	b := &journal.Batch{Sent: now, FollowUp: true}
+// later than every due report's end and margin, so that the batch settles it. It stays
+// within the guards: what they do not let out is refused, by name.
+func (d *Dispatcher) followUp(ctx context.Context, l *leader, r *run, paths []string, now time.Time) (time.Duration, error) {
 	refused := len(r.inv.Refused)
+	var items []string
 	for _, p := range paths {
 		item, err := cfpath.Name(p)
 		if err != nil {
 			d.refuse(r, p, fmt.Sprintf("sighted again while it was purged, and %v", err))
 			continue
 		}
-		if len(b.Items) < r.inv.Options.Batch {
-			b.Items = append(b.Items, item)
+		items = append(items, item)
+	}
+	if why, err := d.overGuard(ctx, r, len(items), now); err != nil {
+		return 0, err
+	} else if why != "" {
+		for _, it := range items {
+			d.refuse(r, it, "sighted again while it was purged, and not sent again: "+why)
 		}
 	}
 	if len(r.inv.Refused) > refused {
-		return l.PutInvalidation(ctx, r.inv)
+		return 0, l.lease.PutInvalidation(ctx, r.inv)
 	}
-	r.inv.FollowUps += len(b.Items)
-	if err := l.SaveBatch(ctx, r.inv, b, d.opts.Random()); err != nil {
-		r.inv.FollowUps -= len(b.Items)
-		return err
+	room, err := d.room(ctx, now)
+	if err != nil {
+		return 0, err
 	}
-	r.batches = append(r.batches, b)
-	return nil
-}
-
-// refuse notes what is left stale, and the wildcard that would cover it.
-func (d *Dispatcher) refuse(r *run, path, reason string) {
-	ref := journal.Refusal{Item: path, Reason: reason}
-	if stem, ok := cfpath.SureStem(path); ok {
-		ref.Remedy = stem + "*"
-	}
-	r.inv.Refused = append(r.inv.Refused, ref)
-}
-
-// own returns the run's copy of a batch, if it is one of its own.
-func (r *run) own(b *journal.Batch) *journal.Batch {
-	for _, mine := range r.batches {
-		if mine.Reference == b.Reference {
-			return mine
+	free, _ := d.free(l)
+	n := min(len(items), r.inv.Options.Batch, room.others)
+	if n > free.others {
+		if n = free.others; n == 0 {
+			l.blocked = true
+			return idle, nil
 		}
 	}
-	return b
+	if t := (throttle{float64(r.inv.Options.EntriesPerMinute)}); t.perMinute > 0 {
+		t.settle(l.windows, now)
+		if wait := t.wait(l.windows.Entries, 1); wait > 0 {
+			return min(wait, idle), nil
+		}
+		n = min(n, max(1, int(t.perMinute/60-l.windows.Entries)))
+	}
+	b := &journal.Batch{Items: items[:n], Sent: now, FollowUp: true}
+	if wait, err := d.reserve(ctx, l, r, b.Items, n, now); err != nil || wait > 0 {
+		return min(wait, idle), err
+	}
+	r.inv.FollowUps += n
+	if err := d.saveBatch(ctx, l, r, b); err != nil {
+		r.inv.FollowUps -= n
+		return 0, err
+	}
+	return 0, nil
 }

@@ -243,7 +243,9 @@ type Planned struct {
 	Entries  int       `json:"entries"`
 	Price    float64   `json:"price"`
 	// FreePaths is how many paths were taken as free.
-	FreePaths int       `json:"free_paths"`
+	FreePaths int `json:"free_paths"`
+	// Dropped are items that needed not be sent in the end.
+	Dropped   int       `json:"dropped,omitempty"`
 	Uncovered []Refusal `json:"uncovered,omitempty"`
 }
 
@@ -280,6 +282,9 @@ type Batch struct {
 	Accepted       time.Time  `json:"accepted,omitzero"`
 	Completed      time.Time  `json:"completed,omitzero"`
 	Error          string     `json:"error,omitempty"`
+	// Idle: whoever made calls of it got an answer to each, and has let go of it. It
+	// must be taken back before the next call is made.
+	Idle bool `json:"idle,omitempty"`
 	// Forgotten: what its items confirmedly cover was cleared.
 	Forgotten bool `json:"forgotten,omitempty"`
 

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -170,12 +171,28 @@ may have, cannot be recalled, and is billed.`,
 			err = ending(inv.ID, r, err)
 			var ended *fault
 			if errors.As(err, &ended) && ended.code == "cancelled" {
-				if r.Items > 0 {
-					a.say("%s had been sent and cannot be recalled", count(r.Items, "item", "items"))
-				}
+				a.say("%s", whatIsGone(r))
 				return nil
 			}
 			return err
 		},
 	}
+}
+
+// whatIsGone says what of a cancelled invalidation cannot be recalled.
+func whatIsGone(r *dispatch.Report) string {
+	var ids []string
+	for _, b := range r.Batches {
+		if b.InvalidationID != "" {
+			ids = append(ids, b.InvalidationID)
+		}
+	}
+	if len(ids) == 0 {
+		return "nothing had been sent"
+	}
+	more := ""
+	if n := len(ids) - shownItems; n > 0 {
+		ids, more = ids[:shownItems], fmt.Sprintf(" and %d more", n)
+	}
+	return fmt.Sprintf("%s had been sent and cannot be recalled: CloudFront's %s%s", count(r.Items, "item", "items"), strings.Join(ids, ", "), more)
 }

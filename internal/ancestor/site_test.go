@@ -221,6 +221,9 @@ func (s *site) want(what string, got []string, want ...string) {
 
 func (s *site) dispatcher() *dispatch.Dispatcher {
 	var o dispatch.Options
+	// Requests of 1,000, as it sent them: what the wire and CloudFront take, and
+	// more than a second's worth.
+	o.Limits.Burst = 1000.0 / 150
 	if s.real {
 		o.FirstLook, o.Limits.ItemsPerSecond = 100*time.Millisecond, 1e6
 	}

@@ -1,0 +1,92 @@
+// Copyright The cftrack Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package dispatch
+
+import (
+	"github.com/cf-invalidation-tracker/cftrack/cfpath"
+	"github.com/cf-invalidation-tracker/cftrack/plan"
+)
+
+// A queued item was planned and stands in no batch yet.
+type queued struct {
+	item cfpath.Item
+	// entries is how many entries it invalidates, at least 1.
+	entries int32
+	// lookedUp: nobody typed it, so that it is sent for the sake of entries alone.
+	lookedUp bool
+}
+
+// A queue is what is left to send, in the order of the plan.
+type queue struct {
+	items     []queued
+	wildcards int
+}
+
+func (q *queue) add(it cfpath.Item, entries int, lookedUp bool) {
+	q.items = append(q.items, queued{it, int32(min(max(1, entries), 1<<31-1)), lookedUp})
+	if it.Kind == cfpath.Wildcard {
+		q.wildcards++
+	}
+}
+
+// addPlan queues a plan's items, less those that are sent already.
+func (q *queue) addPlan(p *plan.Plan, sent map[string]bool) {
+	for i := range p.Items {
+		it := &p.Items[i]
+		if !sent[it.Item.String()] {
+			q.add(it.Item, it.Covers+it.Collateral, it.Reason.Code != plan.ReasonNamed && it.Reason.Code != plan.ReasonRoot)
+		}
+	}
+}
+
+func (q *queue) load() load { return load{len(q.items) - q.wildcards, q.wildcards} }
+
+// next returns the items that fit room, at most size of them, and whose entries the
+// throttle lets pass beside what is owed. Nothing leaves the queue.
+func (q *queue) next(room load, size int, t throttle, owed float64) []int {
+	var next []int
+	var have load
+	for i := range q.items {
+		it := &q.items[i]
+		if len(next) == size || have.others >= room.others && have.wildcards >= min(room.wildcards, q.wildcards) {
+			break
+		}
+		wild := it.item.Kind == cfpath.Wildcard
+		if wild && have.wildcards >= room.wildcards || !wild && have.others >= room.others {
+			continue // what comes after it need not wait
+		}
+		if !t.fits(owed, float64(it.entries)) {
+			break
+		}
+		owed += float64(it.entries)
+		if wild {
+			have.wildcards++
+		} else {
+			have.others++
+		}
+		next = append(next, i)
+	}
+	return next
+}
+
+// remove takes items out, given by their places in ascending order. What is before
+// the last of them moves; what comes after it, most of the queue, stays.
+func (q *queue) remove(places []int) {
+	if len(places) == 0 {
+		return
+	}
+	to := places[len(places)-1]
+	for i, p := to, len(places)-1; i >= 0; i-- {
+		if p >= 0 && places[p] == i {
+			p--
+			if q.items[i].item.Kind == cfpath.Wildcard {
+				q.wildcards--
+			}
+			continue
+		}
+		q.items[to] = q.items[i]
+		to--
+	}
+	q.items = q.items[to+1:]
+}
