@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -118,30 +119,36 @@ func TestErrorTTLs(t *testing.T) {
 // A condition of a viewer goes to the origin when nothing is held, and its answer is nobody else's.
 // https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/RequestAndResponseBehaviorCustomOrigin.html
 func TestViewerConditionOnAMiss(t *testing.T) {
-	origin := &pages{version: 1}
-	origin.set(1, "Etag", "auto", "Cache-Control", "max-age=60")
-	s := start(t, origin, now(Options{Edges: 1}))
-	if got := ask(t, s, 0, "GET", "/p", "If-None-Match", `"1"`); got.status != 304 || got.xcache() != xMiss || len(s.Objects(0)) != 0 {
-		t.Errorf("%d %q, held %v", got.status, got.xcache(), s.Objects(0))
-	}
-	if got := get(t, s, 0, "/p"); got.status != 200 || got.body != "/p version 1" {
-		t.Errorf("%d %q", got.status, got.body)
-	}
-	// A regional cache fetches the whole, and answers.
-	s = start(t, origin, now(Options{Edges: 1, Regional: 1}))
-	if got := ask(t, s, 0, "GET", "/p", "If-None-Match", `"1"`); got.status != 304 || len(s.Regional(0)) != 1 || len(s.Objects(0)) != 1 {
-		t.Errorf("in two tiers: %d %q, held %v", got.status, got.xcache(), s.Objects(0))
-	}
-	// So is a 412, but only then.
-	origin.set(1, "Cache-Control", "max-age=60")
-	origin.answer(412)
-	s = start(t, origin, now(Options{Edges: 1}))
-	if ask(t, s, 0, "GET", "/p", "If-Match", `"2"`); len(s.Objects(0)) != 0 {
-		t.Errorf("held %v", s.Objects(0))
-	}
-	if get(t, s, 0, "/p"); len(s.Objects(0)) != 1 {
-		t.Errorf("held %v", s.Objects(0))
-	}
+	synctest.Test(t, func(t *testing.T) {
+		waited := func(held func(int) []Object) []Object { // a body may come in after its viewer has been told that it has it
+			synctest.Wait()
+			return held(0)
+		}
+		origin := &pages{version: 1}
+		origin.set(1, "Etag", "auto", "Cache-Control", "max-age=60")
+		s := start(t, origin, now(Options{Edges: 1}))
+		if got := ask(t, s, 0, "GET", "/p", "If-None-Match", `"1"`); got.status != 304 || got.xcache() != xMiss || len(waited(s.Objects)) != 0 {
+			t.Errorf("%d %q, held %v", got.status, got.xcache(), s.Objects(0))
+		}
+		if got := get(t, s, 0, "/p"); got.status != 200 || got.body != "/p version 1" {
+			t.Errorf("%d %q", got.status, got.body)
+		}
+		// A regional cache fetches the whole, and answers.
+		s = start(t, origin, now(Options{Edges: 1, Regional: 1}))
+		if got := ask(t, s, 0, "GET", "/p", "If-None-Match", `"1"`); got.status != 304 || len(waited(s.Regional)) != 1 || len(waited(s.Objects)) != 1 {
+			t.Errorf("in two tiers: %d %q, held %v", got.status, got.xcache(), s.Objects(0))
+		}
+		// So is a 412, but only then.
+		origin.set(1, "Cache-Control", "max-age=60")
+		origin.answer(412)
+		s = start(t, origin, now(Options{Edges: 1}))
+		if ask(t, s, 0, "GET", "/p", "If-Match", `"2"`); len(waited(s.Objects)) != 0 {
+			t.Errorf("held %v", s.Objects(0))
+		}
+		if get(t, s, 0, "/p"); len(waited(s.Objects)) != 1 {
+			t.Errorf("held %v", s.Objects(0))
+		}
+	})
 }
 
 // Conditional requests are not supported where cookies are forwarded:
@@ -186,9 +193,12 @@ func TestRootKeyIsIndex(t *testing.T) {
 // GET and HEAD are sent again when the origin does not answer, nothing else is.
 func TestConnectionAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
 		asked := map[string]int{}
 		silent := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			mu.Lock()
 			asked[r.Method]++
+			mu.Unlock()
 			<-r.Context().Done()
 		})
 		s := start(t, silent, now(Options{Edges: 1, Config: load(t, `
@@ -199,9 +209,12 @@ DefaultCacheBehavior: {CachePolicyId: CachingDisabled, AllowedMethods: [GET, HEA
 			times  int
 		}{{"GET", 2}, {"HEAD", 2}, {"POST", 1}} {
 			began := time.Now()
-			if got := ask(t, s, 0, row.method, "/p"); got.status != 504 || asked[row.method] != row.times || time.Since(began) != time.Duration(row.times)*7*time.Second {
+			got := ask(t, s, 0, row.method, "/p")
+			mu.Lock()
+			if got.status != 504 || asked[row.method] != row.times || time.Since(began) != time.Duration(row.times)*7*time.Second {
 				t.Errorf("%s: %d, asked %d times, %v", row.method, got.status, asked[row.method], time.Since(began))
 			}
+			mu.Unlock()
 		}
 	})
 }

@@ -131,7 +131,7 @@ func (e *edge) askOrigin(ctx context.Context, q *request, old *object, part, con
 		out := &http.Request{
 			Method: q.method, URL: originURL(s.originPrefix + q.b.origin.path + target), Host: cmp.Or(q.b.originHost(q.r), originHost),
 			Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-			Header: h, ContentLength: q.r.ContentLength, Body: http.NoBody,
+			Header: h.Clone(), ContentLength: q.r.ContentLength, Body: http.NoBody, // the last attempt may still read its own
 		}
 		if q.r.ContentLength != 0 && q.r.Body != nil {
 			out.Body = q.r.Body
