@@ -16,6 +16,7 @@ import (
 // nothing is stored; what does not fit into its buffer is a gap. Once there is
 // room again it stores what it kept, and what was acknowledged before is there.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("mount: a small file system of the test's own is made as Linux does")
 	}

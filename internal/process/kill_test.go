@@ -23,6 +23,7 @@ import (
 // what is left. CFTRACK_KILLS says how many; a failure is repeated, as far as the
 // moments can be, with CFTRACK_SEED and the name of the test.
 func TestKilled(t *testing.T) {
+	t.Parallel()
 	works := []struct {
 		name string
 		of   int // of ciKills

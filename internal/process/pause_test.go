@@ -20,6 +20,7 @@ import (
 // TestLeaderIsPaused stops the dispatcher that leads at some moment of a call,
 // lets another one take over and finish, and wakes the first, which has no idea.
 func TestLeaderIsPaused(t *testing.T) {
+	t.Parallel()
 	for i, tc := range []struct {
 		name  string
 		fault func() *simulator.Fault // what becomes of the call
@@ -77,6 +78,7 @@ func TestLeaderIsPaused(t *testing.T) {
 // TestSeveralResume has several processes go on at once with what another one left
 // when it was killed.
 func TestSeveralResume(t *testing.T) {
+	t.Parallel()
 	for i, b := range backends {
 		t.Run(b.name, func(t *testing.T) {
 			t.Parallel()

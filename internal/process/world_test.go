@@ -43,14 +43,16 @@ type site struct {
 	version atomic.Int64
 	mu      sync.Mutex
 	held    map[string]chan struct{}
-	waiting map[string]int
+	asked   map[string]int       // requests
+	began   map[string]time.Time // the last one
 }
 
 func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	version := s.version.Load()
 	s.mu.Lock()
 	held := s.held[r.RequestURI]
-	s.waiting[r.RequestURI]++
+	s.asked[r.RequestURI]++
+	s.began[r.RequestURI] = time.Now()
 	s.mu.Unlock()
 	if held != nil {
 		select {
@@ -69,11 +71,11 @@ func (s *site) hold(path string) (begun func() bool, release func()) {
 	defer s.mu.Unlock()
 	ch := make(chan struct{})
 	s.held[path] = ch
-	before := s.waiting[path]
+	before := s.asked[path]
 	return func() bool {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			return s.waiting[path] > before
+			return s.asked[path] > before
 		}, sync.OnceFunc(func() {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -129,7 +131,7 @@ func (w *world) use(s *redisServer) {
 func newWorld(t *testing.T, n int, b backend, cloud ...func(*simulator.Options)) *world {
 	t.Helper()
 	w := &world{T: t, rng: rand.New(rand.NewPCG(seed, uint64(n))), dir: t.TempDir(),
-		site: &site{held: map[string]chan struct{}{}, waiting: map[string]int{}}}
+		site: &site{held: map[string]chan struct{}{}, asked: map[string]int{}, began: map[string]time.Time{}}}
 	t.Cleanup(w.end)
 	w.site.version.Store(1)
 	server := httptest.NewServer(w.site)
