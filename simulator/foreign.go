@@ -28,6 +28,21 @@ type Foreign struct {
 	From []string
 }
 
+// ParseForeign reads what somebody else does as "cftrack simulate --foreign" takes it, such as
+// "rate=0.1,paths=20,wildcards=1". From is not among the settings.
+func ParseForeign(text string) (Foreign, error) {
+	var f Foreign
+	if err := parseSettings("foreign", text, nil, &f, []setting{
+		numberSetting("rate", &f.Rate), countSetting("paths", &f.Paths), countSetting("wildcards", &f.Wildcards),
+	}); err != nil {
+		return Foreign{}, err
+	}
+	if err := f.validate(); err != nil {
+		return Foreign{}, err
+	}
+	return f, nil
+}
+
 func (f Foreign) validate() error {
 	switch {
 	case !(f.Rate >= 0 && f.Rate <= 1000):

@@ -255,3 +255,17 @@ func TestInvalidateAfterClose(t *testing.T) {
 		t.Error("accepted")
 	}
 }
+
+func TestParseForeign(t *testing.T) {
+	if got, err := ParseForeign("rate=0.1, paths=20,wildcards=1"); err != nil || got.Rate != 0.1 || got.Paths != 20 || got.Wildcards != 1 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for text, want := range map[string]string{
+		"": "rate, paths, wildcards", "rate": "rate=NUMBER", "rate=1": "nothing in a batch", "rate=-1,paths=1": "0 to 1,000",
+		"rate=1,paths=x": "paths=COUNT", "rate=1,paths=3001": "0 to 3,000", "10": "rate, paths, wildcards",
+	} {
+		if got, err := ParseForeign(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %+v, %v; want %q", text, got, err, want)
+		}
+	}
+}

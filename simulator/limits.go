@@ -81,6 +81,41 @@ func StrictQuotas() Limits {
 	}
 }
 
+// limitPresets are those that ParseLimits knows by name.
+var limitPresets = map[string]Limits{
+	"none": {}, "rate": RateQuotas(), "progress": ProgressQuotas(), "strict": StrictQuotas(),
+	"both": {Paths: 3000, Wildcards: 15, PathRate: 150, WildcardRate: 1},
+}
+
+// ParseLimits reads limits as "cftrack simulate --limits" takes them: the name rate (RateQuotas), progress
+// (ProgressQuotas), both, strict (StrictQuotas) or none, or settings, or a name and settings that change
+// it, with commas between:
+//
+//	both
+//	rate,path-burst=150,wildcards-are-paths
+//	call-rate=0.5,all-calls
+//
+// The settings are the fields of Limits, in small letters with hyphens; those that are true or false are given by
+// their name alone.
+func ParseLimits(text string) (Limits, error) {
+	var l Limits
+	if err := parseSettings("limits", text, limitPresets, &l, []setting{
+		countSetting("batch", &l.Batch), countSetting("paths", &l.Paths), countSetting("wildcards", &l.Wildcards),
+		numberSetting("path-rate", &l.PathRate), numberSetting("wildcard-rate", &l.WildcardRate),
+		countSetting("path-burst", &l.PathBurst), countSetting("wildcard-burst", &l.WildcardBurst),
+		switchSetting("wildcards-are-paths", &l.WildcardsArePaths), switchSetting("wildcard-per-request", &l.WildcardPerRequest),
+		switchSetting("rate-is-throttling", &l.RateIsThrottling),
+		numberSetting("call-rate", &l.CallRate), countSetting("call-burst", &l.CallBurst), switchSetting("all-calls", &l.AllCalls),
+		switchSetting("per-target", &l.PerTarget),
+	}); err != nil {
+		return Limits{}, err
+	}
+	if err := l.validate(); err != nil {
+		return Limits{}, err
+	}
+	return l, nil
+}
+
 func (l Limits) withDefaults() Limits {
 	if l.Batch == 0 {
 		l.Batch = 3000

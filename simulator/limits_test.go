@@ -238,3 +238,49 @@ func TestLimitsAreChecked(t *testing.T) {
 		}
 	}
 }
+
+func TestParseLimits(t *testing.T) {
+	for text, want := range map[string]Limits{
+		"none":     {},
+		"rate":     RateQuotas(),
+		"progress": ProgressQuotas(),
+		"strict":   StrictQuotas(),
+		"both":     {Paths: 3000, Wildcards: 15, PathRate: 150, WildcardRate: 1},
+		"both, path-burst=150,wildcards-are-paths,wildcard-per-request": {Paths: 3000, Wildcards: 15, PathRate: 150, WildcardRate: 1,
+			PathBurst: 150, WildcardsArePaths: true, WildcardPerRequest: true},
+		"call-rate=0.5,call-burst=3,all-calls,per-target,batch=-1":           {CallRate: 0.5, CallBurst: 3, AllCalls: true, PerTarget: true, Batch: -1},
+		"paths=1,wildcards=2,wildcard-rate=3,wildcard-burst=4,path-rate=5e2": {Paths: 1, Wildcards: 2, WildcardRate: 3, WildcardBurst: 4, PathRate: 500},
+		"rate,rate-is-throttling,path-rate=0":                                {WildcardRate: 1, RateIsThrottling: true},
+	} {
+		if got, err := ParseLimits(text); err != nil || got != want {
+			t.Errorf("%q: %+v, %v", text, got, err)
+		}
+	}
+	for text, want := range map[string]string{
+		"":                 "both, none, progress, rate, strict first",
+		"rates":            "both, none, progress, rate, strict first",
+		"path-rate=1,rate": "both, none, progress, rate, strict first",
+		"all-calls=true":   "takes no value",
+		"path-rate":        "path-rate=NUMBER",
+		"path-rate=fast":   "path-rate=NUMBER",
+		"paths=1.5":        "paths=COUNT",
+		"path-rate=-1":     "PathRate is -1",
+		"path-rate=NaN":    "PathRate is NaN",
+		"path-burst=10":    "says nothing without PathRate",
+		"none,all-calls":   "says nothing without CallRate",
+	} {
+		if got, err := ParseLimits(text); err == nil || !strings.Contains(err.Error(), want) || got != (Limits{}) {
+			t.Errorf("%q: %+v, %v; want %q", text, got, err, want)
+		}
+	}
+}
+
+func FuzzParseLimits(f *testing.F) {
+	f.Add("both,path-burst=150,wildcards-are-paths")
+	f.Add("call-rate=0.5,all-calls")
+	f.Fuzz(func(t *testing.T, text string) {
+		if l, err := ParseLimits(text); err == nil && l.validate() != nil {
+			t.Errorf("%q was read as %+v", text, l)
+		}
+	})
+}

@@ -9,9 +9,6 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 )
 
@@ -104,7 +101,7 @@ type Weather struct {
 	StatusLag Latency
 }
 
-// Weathers by name, for ParseWeather. Calm is none at all; Rough is a bad day; Storm is worse than
+// weathers are those that ParseWeather knows by name. Calm is none at all; Rough is a bad day; Storm is worse than
 // anything that was reported.
 var weathers = map[string]Weather{
 	"calm": {},
@@ -120,24 +117,6 @@ var weathers = map[string]Weather{
 	},
 }
 
-func (w *Weather) shares() []share {
-	return []share{{"unavailable", &w.Unavailable}, {"throttled", &w.Throttled}, {"lost-answers", &w.LostAnswers}, {"lost-requests", &w.LostRequests}}
-}
-
-func (w *Weather) latencies() []latency {
-	return []latency{{"delay", &w.Delay}, {"lag", &w.Lag}, {"status-lag", &w.StatusLag}}
-}
-
-type share struct {
-	name string
-	v    *float64
-}
-
-type latency struct {
-	name string
-	v    *Latency
-}
-
 // ParseWeather reads weather as "cftrack simulate --weather" takes it: the name calm, rough or storm, or
 // settings, or a name and settings that change it, with commas between:
 //
@@ -145,103 +124,48 @@ type latency struct {
 //	unavailable=30%,unavailable-burst=10,throttled=0.1
 //	storm,lost-answers=0,delay=200ms/2s
 //
-// A share is a number from 0 to 1 or a percentage, a latency its median or its median and its 95th percentile.
+// The settings are unavailable, throttled, lost-answers and lost-requests (shares: a number from 0 to 1 or a
+// percentage), unavailable-burst (a number of calls), and delay, lag and status-lag (a median, or a median and
+// a 95th percentile).
 func ParseWeather(text string) (Weather, error) {
 	var w Weather
-	for i, part := range strings.Split(text, ",") {
-		name, value, setting := strings.Cut(strings.TrimSpace(part), "=")
-		if !setting {
-			named, ok := weathers[name]
-			if !ok || i > 0 {
-				return Weather{}, fmt.Errorf("weather %q: give calm, rough or storm first, then settings as throttled=10%%", part)
-			}
-			w = named
-			continue
-		}
-		if err := w.set(name, value); err != nil {
-			return Weather{}, err
-		}
+	if err := parseSettings("weather", text, weathers, &w, []setting{
+		shareSetting("unavailable", &w.Unavailable), numberSetting("unavailable-burst", &w.UnavailableBurst),
+		shareSetting("throttled", &w.Throttled), shareSetting("lost-answers", &w.LostAnswers), shareSetting("lost-requests", &w.LostRequests),
+		latencySetting("delay", &w.Delay), latencySetting("lag", &w.Lag), latencySetting("status-lag", &w.StatusLag),
+	}); err != nil {
+		return Weather{}, err
 	}
-	return w, w.validate()
-}
-
-func (w *Weather) set(name, value string) error {
-	if name == "unavailable-burst" {
-		n, err := strconv.ParseFloat(value, 64)
-		if err != nil {
-			return fmt.Errorf("weather: unavailable-burst=%s: give a number of calls, as 10", value)
-		}
-		w.UnavailableBurst = n
-		return nil
+	if err := w.validate(); err != nil {
+		return Weather{}, err
 	}
-	for _, s := range w.shares() {
-		if s.name != name {
-			continue
-		}
-		number, percent := strings.CutSuffix(value, "%")
-		n, err := strconv.ParseFloat(number, 64)
-		if err != nil {
-			return fmt.Errorf("weather: %s=%s: give a share, as 0.1 or 10%%", name, value)
-		}
-		if percent {
-			n /= 100
-		}
-		*s.v = n
-		return nil
-	}
-	for _, l := range w.latencies() {
-		if l.name != name {
-			continue
-		}
-		median, p95, two := strings.Cut(value, "/")
-		m, err := time.ParseDuration(median)
-		var p time.Duration
-		if two && err == nil {
-			p, err = time.ParseDuration(p95)
-		}
-		if err != nil {
-			return fmt.Errorf("weather: %s=%s: give a median and a 95th percentile, as 200ms/2s", name, value)
-		}
-		*l.v = Latency{m, p}
-		return nil
-	}
-	var known []string
-	for _, s := range w.shares() {
-		known = append(known, s.name)
-	}
-	for _, l := range w.latencies() {
-		known = append(known, l.name)
-	}
-	slices.Sort(known)
-	return fmt.Errorf("weather: there is no setting %q: give unavailable-burst, %s", name, strings.Join(known, ", "))
+	return w, nil
 }
 
 func (w Weather) validate() error {
 	sum := 0.0
-	for _, s := range w.shares() {
-		if !(*s.v >= 0 && *s.v <= 1) {
-			return fmt.Errorf("weather: %s is %v: give a share from 0 to 1", s.name, *s.v)
+	for _, s := range []struct {
+		name string
+		v    float64
+	}{{"Unavailable", w.Unavailable}, {"Throttled", w.Throttled}, {"LostAnswers", w.LostAnswers}, {"LostRequests", w.LostRequests}} {
+		if !(s.v >= 0 && s.v <= 1) {
+			return fmt.Errorf("weather: %s is %v: give a share from 0 to 1", s.name, s.v)
 		}
-		sum += *s.v
+		sum += s.v
 	}
 	if w.Unavailable > 0.5 {
-		return fmt.Errorf("weather: unavailable is %v: give at most 0.5", w.Unavailable)
+		return fmt.Errorf("weather: Unavailable is %v: give at most 0.5", w.Unavailable)
 	}
 	if sum > 1 {
 		return fmt.Errorf("weather: the shares come to %v: give at most 1 in all", sum)
 	}
 	if b := w.UnavailableBurst; b != 0 && !(b >= 1 && b <= 1e6) {
-		return fmt.Errorf("weather: unavailable-burst is %v: give 1 to 1,000,000 calls", b)
+		return fmt.Errorf("weather: UnavailableBurst is %v: give 1 to 1,000,000 calls", b)
 	}
 	if w.UnavailableBurst != 0 && w.Unavailable == 0 {
-		return errors.New("weather: unavailable-burst says nothing without unavailable: set that too, or neither")
+		return errors.New("weather: UnavailableBurst says nothing without Unavailable: set that too, or neither")
 	}
-	for _, l := range w.latencies() {
-		if err := l.v.validate("weather: " + l.name); err != nil {
-			return err
-		}
-	}
-	return nil
+	return cmp.Or(w.Delay.validate("weather: Delay"), w.Lag.validate("weather: Lag"), w.StatusLag.validate("weather: StatusLag"))
 }
 
 // A sky draws what happens to each call. It is guarded by Simulator.mu.

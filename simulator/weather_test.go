@@ -277,24 +277,24 @@ func TestParseWeather(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		"":                                     "calm, rough or storm",
-		"foggy":                                "calm, rough or storm",
-		"throttled=1%,calm":                    "calm, rough or storm",
-		"throttled":                            "calm, rough or storm",
+		"":                                     "calm, rough, storm first",
+		"foggy":                                "calm, rough, storm first",
+		"throttled=1%,calm":                    "calm, rough, storm first",
+		"throttled":                            "SHARE",
 		"throttle=1%":                          "throttled",
-		"throttled=x":                          "a share",
+		"throttled=x":                          "SHARE",
 		"throttled=-1%":                        "from 0 to 1",
 		"throttled=NaN":                        "from 0 to 1",
 		"throttled=101%":                       "from 0 to 1",
 		"unavailable=51%":                      "at most 0.5",
 		"throttled=60%,lost-answers=60%":       "at most 1 in all",
-		"delay=fast":                           "a median",
-		"delay=1s/":                            "a median",
+		"delay=fast":                           "MEDIAN",
+		"delay=1s/":                            "MEDIAN",
 		"delay=2s/1s":                          "not below",
 		"delay=0/1s":                           "above 0",
 		"lag=-1s":                              "above 0",
-		"unavailable-burst=x":                  "number of calls",
-		"unavailable-burst=5":                  "without unavailable",
+		"unavailable-burst=x":                  "NUMBER",
+		"unavailable-burst=5":                  "without Unavailable",
 		"unavailable=1%,unavailable-burst=0.5": "1 to 1,000,000",
 	} {
 		if got, err := ParseWeather(text); err == nil || !strings.Contains(err.Error(), want) {

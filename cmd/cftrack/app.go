@@ -114,7 +114,7 @@ nothing is lost.`,
 	a.root.SetCompletionCommandGroupID("other")
 	a.group("inventory", newRecordCmd(a), newTTLCmd(a), newRemoveCmd(a), newImportCmd(a), newListCmd(a), newStatsCmd(a), newCoverageCmd(a))
 	a.group("invalidate", newPlanCmd(a), newInvalidateCmd(a), newStatusCmd(a), newResumeCmd(a), newCancelCmd(a))
-	a.group("other", newDemoCmd(a), newSimulateCmd(a), newConfigCmd(a), newVersionCmd(a))
+	a.group("other", newDemoCmd(a), newSimulateCmd(a, &simulateFlags{}), newConfigCmd(a), newVersionCmd(a))
 	a.root.AddCommand(newLaterCmds()...)
 	_ = a.root.RegisterFlagCompletionFunc("distribution", a.completeDistribution)
 	_ = a.root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))

@@ -5,12 +5,16 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -72,7 +76,12 @@ func TestScript(t *testing.T) {
 			}
 			api, _ := sim.URLs()
 			e.Values["cloud"] = c
-			e.Vars = append(e.Vars,
+			origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Cache-Control", "max-age=600")
+				_, _ = io.WriteString(w, r.RequestURI)
+			}))
+			e.Defer(origin.Close)
+			e.Vars = append(e.Vars, "ORIGIN="+origin.URL,
 				"AWS_ENDPOINT_URL_CLOUDFRONT="+api, "AWS_ACCESS_KEY_ID=example", "AWS_SECRET_ACCESS_KEY=example",
 				"AWS_EC2_METADATA_DISABLED=true", "AWS_CONFIG_FILE="+e.WorkDir+"/aws", "AWS_SHARED_CREDENTIALS_FILE="+e.WorkDir+"/aws",
 				"HOME="+e.WorkDir+"/home", "XDG_DATA_HOME="+e.WorkDir+"/data", "XDG_CONFIG_HOME="+e.WorkDir+"/config",
@@ -83,6 +92,7 @@ func TestScript(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": cmdExits, "field": cmdField, "one": cmdOne, "fault": cmdFault, "sent": cmdSent, "called": cmdCalled,
+			"simulate": cmdSimulate, "get": cmdGet,
 		},
 	})
 }
@@ -203,6 +213,63 @@ func cmdCalled(ts *testscript.TestScript, _ bool, args []string) {
 			ts.Fatalf("%s was never called", args[0])
 		}
 		time.Sleep(10 * time.Millisecond) // another process is on its way
+	}
+}
+
+// cmdSimulate runs cftrack simulate beside the script until its end, and sets API, EDGE0, EDGE1 and so on:
+// simulate FLAG...
+func cmdSimulate(ts *testscript.TestScript, neg bool, args []string) {
+	if neg {
+		ts.Fatalf("usage: simulate FLAG...")
+	}
+	args = append([]string{"simulate", "--listen", ":0", "--output", "json"}, args...)
+	ctx, stop := context.WithCancel(context.Background())
+	stdout, w := io.Pipe()
+	var stderr bytes.Buffer
+	code := make(chan int, 1)
+	dir := ts.MkAbs(".")
+	for i, a := range args {
+		if strings.HasPrefix(a, "$WORK/") { // the command has the test's directory, not the script's
+			args[i] = filepath.Join(dir, a[len("$WORK/"):])
+		}
+	}
+	go func() {
+		code <- run(ctx, args, strings.NewReader(""), w, &stderr, nil)
+		_ = w.Close()
+	}()
+	ts.Defer(func() {
+		stop()
+		if got := <-code; got != exitDone {
+			ts.Logf("simulate: exit code %d: %s", got, stderr.String())
+		}
+	})
+	var ready struct {
+		API   string
+		Edges []string
+	}
+	if err := json.NewDecoder(stdout).Decode(&ready); err != nil {
+		stop()
+		exit := <-code
+		code <- exit
+		ts.Fatalf("simulate: %v: %s", err, stderr.String())
+	}
+	ts.Setenv("API", ready.API)
+	for i, e := range ready.Edges {
+		ts.Setenv("EDGE"+strconv.Itoa(i), e)
+	}
+}
+
+// cmdGet asks an edge and checks how it says that it had the answer: get URL X-CACHE.
+func cmdGet(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: get URL X-CACHE")
+	}
+	resp, err := http.Get(args[0])
+	ts.Check(err)
+	_, err = io.Copy(io.Discard, resp.Body)
+	ts.Check(errors.Join(err, resp.Body.Close()))
+	if got := resp.Header.Get("X-Cache"); got != args[1] {
+		ts.Fatalf("%s: %q, not %q", args[0], got, args[1])
 	}
 }
 
