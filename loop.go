@@ -334,18 +334,31 @@ func (t *Tracker) read(ctx context.Context) error {
 		return err
 	}
 	for _, inv := range invs {
-		k := &known{number: inv.Number, cut: inv.Cut}
-		if c, err := inv.Compile(); err == nil {
-			k.may = c.MaySelect
-		} else {
-			t.log.Warn("cannot read the selector of an invalidation; it counts as selecting everything",
-				"invalidation", inv.ID, "error", err)
-			k.may = func(string) bool { return true }
-		}
+		k := &known{number: inv.Number, cut: inv.Cut, may: lazily(func() func(string) bool {
+			c, err := inv.Compile()
+			if err != nil {
+				t.log.Warn("cannot read the selector of an invalidation; it counts as selecting everything",
+					"invalidation", inv.ID, "error", err)
+				return func(string) bool { return true }
+			}
+			return c.MaySelect
+		})}
 		l.known = append(l.known, k)
 		l.read = inv.Number
 	}
 	return nil
+}
+
+// lazily makes a predicate when it is first asked: of the history that a new
+// session reads, hardly any invalidation concerns what is held.
+func lazily(compile func() func(string) bool) func(string) bool {
+	var may func(string) bool
+	return func(path string) bool {
+		if may == nil {
+			may = compile()
+		}
+		return may(path)
+	}
 }
 
 // judge decides which of the sightings held to report, and which invalidations
@@ -466,9 +479,11 @@ func (t *Tracker) release(read, oldest instant) {
 		sh.settle(e)
 		return len(e.kept) == 0
 	})
-	for len(l.known) > 0 && l.known[0].acked && l.known[0].until < oldest {
-		l.known = slices.Delete(l.known, 0, 1)
+	over := 0
+	for over < len(l.known) && l.known[over].acked && l.known[over].until < oldest {
+		over++
 	}
+	l.known = slices.Delete(l.known, 0, over)
 	// Room for new paths, before a request needs it.
 	if spare := int64(t.opts.Buffer) / 4; t.paths.Load() > int64(t.opts.Buffer)-spare {
 		t.trim(int64(t.opts.Buffer) - spare)

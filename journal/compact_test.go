@@ -286,23 +286,38 @@ func TestCompactionForgetsNothingThatMatters(t *testing.T) {
 	}
 }
 
-// intruded is a store in which something happens before the first deletion.
+// intruded is a store in which something happens before a list below a prefix, or
+// before the first deletion.
 type intruded struct {
 	store.Store
+	prefix  string
 	intrude func()
 }
 
-func (s *intruded) Commit(ctx context.Context, d string, t store.Transaction) (uint64, error) {
-	if f := s.intrude; f != nil && len(t.Delete) > 0 {
+func (s *intruded) now() {
+	if f := s.intrude; f != nil {
 		s.intrude = nil
 		f()
+	}
+}
+
+func (s *intruded) List(ctx context.Context, d, prefix, after string, limit int) ([]store.Document, error) {
+	if s.prefix != "" && strings.HasPrefix(prefix, s.prefix) {
+		s.now()
+	}
+	return s.Store.List(ctx, d, prefix, after, limit)
+}
+
+func (s *intruded) Commit(ctx context.Context, d string, t store.Transaction) (uint64, error) {
+	if s.prefix == "" && len(t.Delete) > 0 {
+		s.now()
 	}
 	return s.Store.Commit(ctx, d, t)
 }
 
 func TestAReportThatComesMeanwhileIsKept(t *testing.T) {
 	for _, reports := range []int{1, 250} {
-		st := &intruded{Store: memstore.New()}
+		st := &intruded{Store: memstore.New(), prefix: "rep/"}
 		j := journal.Open(st, "E1")
 		inv := journaltest.Create(t, j, "/a")
 		l := journaltest.Lease(t, j, "d", t0)
@@ -324,7 +339,7 @@ func TestAReportThatComesMeanwhileIsKept(t *testing.T) {
 		}
 		for _, now := range []time.Time{t0.Add(40 * day), t0.Add(80 * day)} {
 			st.intrude = func() {
-				if err := j.PutReports(t.Context(), "r0", []journal.Report{{Invalidation: 1, Path: "/late"}}); err != nil {
+				if err := j.PutReports(t.Context(), "late", []journal.Report{{Invalidation: 1, Path: "/late"}}); err != nil {
 					t.Error(err)
 				}
 			}
@@ -336,5 +351,125 @@ func TestAReportThatComesMeanwhileIsKept(t *testing.T) {
 		if err != nil || !slices.ContainsFunc(got, func(r journal.Report) bool { return r.Path == "/late" }) {
 			t.Errorf("of %d reports, the late one is gone: %+v, %v", reports, got, err)
 		}
+	}
+}
+
+// What lost recorders owe to an open invalidation is kept as long as that is open.
+func TestWhatIsOwedIsKept(t *testing.T) {
+	j := journal.Open(memstore.New(), "E1")
+	inv := journaltest.Create(t, j, "/a")
+	journaltest.Session(t, j, "lost", t0)
+	journaltest.Session(t, j, "dead", t0)
+	if _, err := j.Accept(t.Context(), "dead", "why", "ada", t0.Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	l, _, err := j.Acquire(t.Context(), "d", t0, 1000*day)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []int{1, 1, 0} {
+		if want == 0 {
+			inv.State, inv.Ended = journal.Completed, t0
+			if err := l.PutInvalidation(t.Context(), inv); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := l.Compact(t.Context(), t0.Add(time.Duration(i+1)*40*day), 0); err != nil {
+			t.Fatal(err)
+		}
+		sessions, err := j.Sessions(t.Context())
+		gaps, e := j.Gaps(t.Context())
+		if err != nil || e != nil || len(sessions) != want || len(gaps) != want {
+			t.Errorf("run %d: %d sessions, %d gaps, %v, %v", i, len(sessions), len(gaps), err, e)
+		}
+	}
+}
+
+// Parts of a plan file stay as long as an invalidation is bound to them, one that is
+// opened meanwhile included.
+func TestPlanFilesAreForgottenWhenNobodyNeedsThem(t *testing.T) {
+	st := &intruded{Store: memstore.New()}
+	j := journal.Open(st, "E1")
+	fixed := func(hash string) *journal.Invalidation {
+		t.Helper()
+		inv := &journal.Invalidation{Cut: t0, Fixed: &journal.FixedPlan{Hash: hash}}
+		if err := j.CreateFixed(t.Context(), inv, &journal.Fixed{Items: []string{"/a"}}, t0, "w"); err != nil {
+			t.Error(err)
+		}
+		return inv
+	}
+	kept := func() (all []string) {
+		t.Helper()
+		docs, err := st.List(t.Context(), "E1", "fix/", "", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range docs {
+			all = append(all, strings.Split(d.Key, "/")[1])
+		}
+		return all
+	}
+	l, _, err := j.Acquire(t.Context(), "d", t0, 1000*day)
+	if err != nil {
+		t.Fatal(err)
+	}
+	open, over := fixed("open"), fixed("over")
+	over.State, over.Ended = journal.Completed, t0
+	if err := l.PutInvalidation(t.Context(), over); err != nil {
+		t.Fatal(err)
+	}
+	run := 0
+	compact := func() {
+		t.Helper()
+		run++
+		if _, err := l.Compact(t.Context(), t0.Add(time.Duration(run)*40*day), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	compact()
+	// Somebody sends the plan file of an invalidation that is over, once more, as it
+	// is about to be forgotten.
+	st.prefix = "fix/"
+	var again *journal.Invalidation
+	st.intrude = func() { again = fixed("over") }
+	compact()
+	st.prefix = ""
+	if got := kept(); !slices.Equal(got, []string{"open", "over"}) {
+		t.Fatalf("kept %v", got)
+	}
+	if f, err := j.Fixed(t.Context(), again.Fixed); err != nil || len(f.Items) != 1 {
+		t.Errorf("%+v, %v", f, err)
+	}
+	again.State, again.Ended = journal.Completed, t0
+	if err := l.PutInvalidation(t.Context(), again); err != nil {
+		t.Fatal(err)
+	}
+	compact()
+	if got := kept(); !slices.Equal(got, []string{"open"}) || open.State != journal.Sending {
+		t.Errorf("kept %v", got)
+	}
+}
+
+// An invalidation that is opened while a recorder is declared dead is owed too.
+func TestAcceptCountsWhatIsOpenedMeanwhile(t *testing.T) {
+	st := &intruded{Store: memstore.New()}
+	j := journal.Open(st, "E1")
+	journaltest.Session(t, j, "dead", t0)
+	st.intrude = func() { journaltest.Create(t, j, "/a") }
+	g, err := j.Accept(t.Context(), "dead", "why", "ada", t0.Add(time.Hour))
+	if err != nil || !g.Owes(1) {
+		t.Errorf("%+v, %v", g, err)
+	}
+	old := journaltest.Session(t, j, "old", t0)
+	st.intrude = func() { journaltest.Create(t, j, "/b") }
+	if err := j.Supersede(t.Context(), old, journal.Gap{From: t0, Until: t0}); err != nil {
+		t.Fatal(err)
+	}
+	gaps, err := j.Gaps(t.Context())
+	if err != nil || len(gaps) != 2 || !gaps[1].Owes(2) {
+		t.Errorf("%+v, %v", gaps, err)
+	}
+	if err := j.Supersede(t.Context(), old, journal.Gap{From: t0}); err != nil {
+		t.Errorf("repeated: %v", err)
 	}
 }

@@ -177,6 +177,11 @@ func (inv *Invalidation) Compile() (*selector.Compiled, error) {
 // the others.
 func (inv *Invalidation) UnmarshalJSON(data []byte) error {
 	type plain Invalidation
+	if json.Unmarshal(data, (*plain)(inv)) == nil {
+		return nil
+	}
+	// Once more, with what may be at fault set apart.
+	*inv = Invalidation{}
 	d := struct {
 		*plain
 		Selector json.RawMessage `json:"selector"`

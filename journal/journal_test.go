@@ -32,12 +32,16 @@ func open(t *testing.T) *journal.Journal {
 }
 
 func TestJournal(t *testing.T) {
-	journaltest.Run(t, storetest.Harness{Open: func(tb testing.TB) store.Store {
-		st := memstore.New()
-		tb.Cleanup(func() { st.Close() })
-		return st
-	}})
+	journaltest.Run(t, memory)
 }
+
+func BenchmarkJournal(b *testing.B) { journaltest.Bench(b, memory) }
+
+var memory = storetest.Harness{Open: func(tb testing.TB) store.Store {
+	st := memstore.New()
+	tb.Cleanup(func() { st.Close() })
+	return st
+}}
 
 func TestAcksKeepTheirGaps(t *testing.T) {
 	var s journal.Session
@@ -143,6 +147,11 @@ func TestCoverage(t *testing.T) {
 			Invalidations: tooSoon, Batches: sentSoon}, now: t0.Add(2 * time.Hour), waiting: true},
 		{name: "a recorder is lost", k: journal.Knowledge{Tracking: journal.Tracking{Since: t0},
 			Sessions: []*journal.Session{live()}}, now: t0.Add(longest), gaps: "recorder-lost", waiting: true},
+		{name: "a recorder is lost, and everything purged since", k: journal.Knowledge{Tracking: journal.Tracking{Since: t0},
+			Sessions: []*journal.Session{live()}, Invalidations: everything, Batches: sentLate}, now: t0.Add(2 * time.Hour), gaps: "recorder-lost", waiting: true},
+		{name: "it has been silent for a day", k: journal.Knowledge{Tracking: journal.Tracking{Since: t0},
+			Sessions: []*journal.Session{live()}, Invalidations: everything, Batches: sentLate},
+			now: t0.Add(time.Minute + journal.PresumedDead), complete: true},
 		{name: "a gap that closed", k: journal.Knowledge{Tracking: journal.Tracking{Since: t0},
 			Gaps: []*journal.Gap{{ID: "g", From: t0, Until: t0.Add(time.Hour), Cause: journal.CauseFull}}},
 			now: t0.Add(longest), gaps: "buffer-full", waiting: true},

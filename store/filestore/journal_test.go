@@ -13,3 +13,5 @@ func TestJournal(t *testing.T) { journaltest.Run(t, harness) }
 
 // TestJournalOfAnotherProcess kills the process that owns the database.
 func TestJournalOfAnotherProcess(t *testing.T) { journaltest.Run(t, otherProcess()) }
+
+func BenchmarkJournal(b *testing.B) { journaltest.Bench(b, harness) }

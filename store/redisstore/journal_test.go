@@ -16,3 +16,5 @@ func TestJournal(t *testing.T) {
 		s.up()
 	}))
 }
+
+func BenchmarkJournal(b *testing.B) { journaltest.Bench(b, harness(start(b, false).address, nil)) }
