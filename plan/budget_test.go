@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/cf-invalidation-tracker/cftrack/cfpath"
+	"github.com/cf-invalidation-tracker/cftrack/inventory"
 )
 
 // A bill is what a set of items comes to.
@@ -28,6 +29,11 @@ type ledger struct {
 
 // newLedger tries all sets of exact paths and wildcards beside the named items.
 func newLedger(paths map[string]bool, named []cfpath.Item, scope []string) *ledger {
+	return newLedgerOf(paths, named, scope, nil)
+}
+
+// newLedgerOf tries all sets of the tags of these entries too.
+func newLedgerOf(paths map[string]bool, named []cfpath.Item, scope []string, tagged map[string]inventory.Entry) *ledger {
 	all := slices.Sorted(maps.Keys(paths))
 	selected, free := uint(0), uint(0) // free: reached by what is named
 	must := uint(0)                    // only what cannot be named may be left uncovered
@@ -72,6 +78,17 @@ func newLedger(paths map[string]bool, named []cfpath.Item, scope []string) *ledg
 			if it := (cfpath.Item{Kind: cfpath.Wildcard, Text: p[:n]}); stemmable(it.Text) && inScope(it.Text, scope) {
 				candidates[state{reach(it), 1}] = true
 			}
+		}
+	}
+	for _, e := range tagged {
+		for _, tag := range e.Tags {
+			mask := uint(0)
+			for i, p := range all {
+				if o := tagged[p]; carries(&o, tag) && (!paths[p] || !o.Mixed) {
+					mask |= 1 << i
+				}
+			}
+			candidates[state{mask, 0}] = true
 		}
 	}
 	least := map[state]int{{free, 0}: 0}
@@ -214,7 +231,7 @@ func checkBudgets(t *rapid.T) {
 		}
 	}
 	var kept []cfpath.Item // those that others cover do not go out
-	for _, it := range newNamed(named).items(false) {
+	for _, it := range newNamed(named, nil).items(false) {
 		kept = append(kept, it.Item)
 	}
 	l := newLedger(paths, kept, scope)
@@ -244,7 +261,7 @@ func checkBudget(t interface {
 		collateral = 0
 	}
 	given := wildcards
-	for _, it := range newNamed(named).items(false) { // they go out whatever the cap
+	for _, it := range newNamed(named, nil).items(false) { // they go out whatever the cap
 		if it.wildcard() {
 			given--
 		}

@@ -16,7 +16,7 @@ const compared = 50
 func (p *planner) compare(c *computation, plan *Plan) error {
 	names := c.named.items(p.opts.OnlySeen)
 	d := &frontiers{measure: leastCollateral, index: int32(max(0, compared-len(names))), other: 1<<uncoveredShift - 1}
-	other := &computation{opts: &p.opts, named: newNamed(p.opts.Named)}
+	other := &computation{opts: &p.opts, named: newNamed(p.opts.Named, nil)}
 	other.tree.init(p.scope, d)
 	prefix := c.selection.first[:common(c.selection.first, c.selection.last)]
 	n := &naive{}

@@ -32,9 +32,10 @@ func Compute(in iter.Seq2[Input, error], opts Options) (*Plan, error) {
 
 // pass reads the inventory once.
 func (p *planner) pass(dp *frontiers) (*computation, error) {
-	c := &computation{opts: &p.opts, named: newNamed(p.opts.Named), lower: exact, questions: ask(p.opts.Explain)}
+	c := &computation{opts: &p.opts, named: newNamed(p.opts.Named, p.chosen), lower: exact, questions: ask(p.opts.Explain)}
 	c.pending = c.questions
 	c.tree.init(p.scope, dp)
+	c.tree.tags = p.tags
 	if err := p.each(c.add); err != nil {
 		return nil, err
 	}
@@ -76,6 +77,7 @@ type computation struct {
 	flat      []Item
 	lower     int // no looked-up items within the budgets are better than this; or exact
 	reached   int // collateral of what is named, and of what folded entries force
+	extra     int // collateral of the tags that the plan chose
 	lookups   int // selected entries that named items do not settle
 	uncovered []*trouble
 
@@ -110,6 +112,12 @@ func (c *computation) add(in *Input) {
 	}
 	hit := c.named.visit(e, in.Selected, c.opts.Doubtful)
 	inAtom := c.atom && strings.HasPrefix(e.Path, c.atomPath)
+	if c.named.extra && (!inAtom || c.missing != nil) {
+		c.extra++
+	}
+	if c.tree.tags != nil && hit == missed && (!in.Selected || e.Folded && in.Named) && (!inAtom || c.missing != nil) {
+		c.tree.tags.other(e)
+	}
 	if !in.Selected && (hit != missed || inAtom && c.missing == nil) {
 		c.totals.Collateral++
 	}
@@ -141,6 +149,11 @@ func (c *computation) add(in *Input) {
 	}
 	c.lookups++
 	l.judge(c.opts.Doubtful)
+	if c.tree.tags != nil {
+		if l.sig = c.tree.tags.signature(e); l.trouble != nil {
+			l.trouble.sig = l.sig
+		}
+	}
 	c.maybe = nil
 	if c.tree.exact && l.folded && l.trouble == nil {
 		c.maybe = &trouble{path: l.path, reason: ReasonMaxWildcards, entries: 1, stem: len(l.path)}
@@ -212,7 +225,7 @@ func (c *computation) plan(chosen point) *Plan {
 	c.reached = c.totals.Collateral
 	found := c.flat
 	if !c.opts.flat() {
-		found = c.answer(chosen)
+		found = append(c.answer(chosen), c.named.chosen()...)
 	}
 	p := &Plan{Totals: c.totals, Items: c.named.items(c.opts.OnlySeen), Uncovered: []Uncovered{}, Warnings: []Warning{}}
 	names := len(p.Items)
@@ -275,7 +288,7 @@ func (c *computation) plan(chosen point) *Plan {
 // onlyNamed tells whether everything selected goes out as wildcards or tags that were
 // named, so that the plan does not rest on the inventory.
 func (c *computation) onlyNamed() bool {
-	return len(c.named.all) > 0 && len(c.named.exact) == 0 && c.lookups == 0
+	return len(c.opts.Named) > 0 && len(c.named.exact) == 0 && c.lookups == 0
 }
 
 // addRoot sends the other path of the default root object where one is sent.

@@ -23,6 +23,9 @@ type group struct {
 	directory          bool // path[:hi] is one of them, and ends in '/'
 
 	children []group // if no stem of its own can be used
+
+	sigs []int32 // of the leaves, each once; nil if there are tags for not all of them
+	rest []int32 // with directory: of the leaves but that
 }
 
 // absorb adds what is in o.
@@ -31,6 +34,18 @@ func (g *group) absorb(o *group) {
 	g.collateral += o.collateral
 	if o.need == 0 {
 		return
+	}
+	if g.directory {
+		if g.need == 1 {
+			g.rest = o.sigs
+		} else {
+			g.rest = union(g.rest, o.sigs)
+		}
+	}
+	if g.need == 0 {
+		g.sigs = o.sigs
+	} else {
+		g.sigs = union(g.sigs, o.sigs)
 	}
 	switch g.need {
 	case 0:
@@ -54,10 +69,21 @@ func (g *group) count(covers, need, sure int) {
 	}
 }
 
+// put adds an item, which is not needed if tags cover all leaves with these signatures.
+func (t *tree) put(it Item, sigs []int32) {
+	t.items = append(t.items, it)
+	if t.tags != nil {
+		t.tags.needs = append(t.tags.needs, sigs)
+	}
+}
+
+// putExact adds the exact item of a leaf.
+func (t *tree) putExact(l *leaf, code string) { t.put(exactItem(l, code), t.tags.single(l.sig)) }
+
 // emit makes items of a group that needs any.
 func (t *tree) emit(g *group) {
 	if g.need == 1 && g.one.nameable() {
-		t.items = append(t.items, exactItem(&g.one, g.one.reason()))
+		t.putExact(&g.one, g.one.reason())
 		return
 	}
 	n := t.pick(g)
@@ -68,7 +94,7 @@ func (t *tree) emit(g *group) {
 		return
 	}
 	if g.need == 1 && g.one.trouble == nil && !g.one.folded && (n == 0 || n > g.sure) {
-		t.items = append(t.items, exactItem(&g.one, g.one.reason()))
+		t.putExact(&g.one, g.one.reason())
 		return
 	}
 	if n == 0 { // only an entry in trouble is left without
@@ -78,13 +104,16 @@ func (t *tree) emit(g *group) {
 	directory := g.directory && n == g.hi && n > 1
 	if directory && g.need == 2 && g.one.nameable() && g.two.nameable() {
 		// Two items either way, and exact ones go out faster.
-		t.items = append(t.items, exactItem(&g.one, g.one.reason()), exactItem(&g.two, g.two.reason()))
+		t.putExact(&g.one, g.one.reason())
+		t.putExact(&g.two, g.two.reason())
 		return
 	}
-	t.items = append(t.items, wildcardItem(g, n))
-	if directory {
-		t.items = append(t.items, exactItem(&g.one, ReasonDirectory))
+	if !directory {
+		t.put(wildcardItem(g, n), g.sigs)
+		return
 	}
+	t.put(wildcardItem(g, n), g.rest)
+	t.putExact(&g.one, ReasonDirectory)
 }
 
 func wildcardItem(g *group, n int) Item {

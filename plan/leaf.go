@@ -18,6 +18,7 @@ type leaf struct {
 	doubt   bool // its exact item may not reach it
 	sure    int  // length of the longest stem that surely covers it
 	trouble *trouble
+	sig     int32 // what native tags it could be covered by, see tags.go
 }
 
 // A trouble is that an entry cannot be named.
@@ -26,6 +27,7 @@ type trouble struct {
 	reason     string
 	entries    int // a folded one may stand for several
 	inside     int // not selected, and reached by whatever covers it
+	sig        int32
 	stem       int // length of the stem that would cover it; 0: none
 	collateral int // of that
 }

@@ -4,6 +4,7 @@
 package plan
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -19,11 +20,13 @@ type named struct {
 	tags  []int
 
 	nextExact, nextWild int
+	extra               bool // a tag that the plan chose reaches the last entry, which is not selected
 }
 
 type namedItem struct {
 	Item
-	seen bool
+	seen     bool
+	lookedUp bool // a tag that the plan chose
 }
 
 // A hit is what named items do for an entry.
@@ -35,7 +38,8 @@ const (
 	reached     // as far as named items are wanted to
 )
 
-func newNamed(given []cfpath.Item) *named {
+// newNamed takes what the user named, and the tags that the plan adds.
+func newNamed(given, chosen []cfpath.Item) *named {
 	n := &named{}
 	// Wildcards in byte order: what begins with another comes after it.
 	var stems []string
@@ -86,6 +90,10 @@ func newNamed(given []cfpath.Item) *named {
 			n.tags = append(n.tags, k)
 		}
 	}
+	for _, it := range chosen {
+		n.tags = append(n.tags, len(n.all))
+		n.all = append(n.all, namedItem{Item: Item{Item: it}, lookedUp: true})
+	}
 	for _, list := range [...][]int{n.exact, n.wild} {
 		slices.SortFunc(list, func(a, b int) int { return strings.Compare(n.all[a].Item.Item.Text, n.all[b].Item.Item.Text) })
 	}
@@ -98,6 +106,7 @@ func (n *named) visit(e *inventory.Entry, selected bool, doubtful func(string) b
 		return missed
 	}
 	got := missed
+	n.extra = false
 	text := func(k int) string { return n.all[k].Item.Item.Text }
 	if e.Folded {
 		// What is named inside it may well have been sighted.
@@ -134,7 +143,9 @@ func (n *named) visit(e *inventory.Entry, selected bool, doubtful func(string) b
 	for _, k := range n.tags {
 		if slices.ContainsFunc(e.Tags, func(t string) bool { return strings.EqualFold(t, text(k)) }) {
 			n.count(k, selected, false)
-			if !e.Mixed && !e.Folded {
+			perhaps := n.all[k].lookedUp && !selected
+			n.extra = n.extra || perhaps && got != reached
+			if perhaps || !e.Mixed && !e.Folded {
 				got = reached
 			}
 		}
@@ -157,8 +168,22 @@ func (n *named) count(k int, selected, unsure bool) {
 func (n *named) items(onlySeen bool) []Item {
 	out := []Item{}
 	for i := range n.all {
-		if n.all[i].seen || !onlySeen {
+		if !n.all[i].lookedUp && (n.all[i].seen || !onlySeen) {
 			out = append(out, n.all[i].Item)
+		}
+	}
+	return out
+}
+
+// chosen are the tags that the plan added.
+func (n *named) chosen() (out []Item) {
+	for i := range n.all {
+		if it := n.all[i].Item; n.all[i].lookedUp {
+			it.Reason = Reason{ReasonTag, fmt.Sprintf("all %d entries that carry it are selected", it.Covers)}
+			if it.Collateral > 0 {
+				it.Reason.Text = fmt.Sprintf("%d of %d entries that carry it are selected, and the budgets allow the rest", it.Covers, it.Covers+it.Collateral)
+			}
+			out = append(out, it)
 		}
 	}
 	return out

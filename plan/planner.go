@@ -18,7 +18,10 @@ type planner struct {
 	in    iter.Seq2[Input, error]
 	opts  Options
 	scope scope
-	reach int // the greatest budget that is planned for exactly
+
+	tags   *tags         // that a pass is to fill
+	chosen []cfpath.Item // tags to send
+	reach  int           // the greatest budget that is planned for exactly
 }
 
 func (p *planner) plan() (*Plan, error) {
@@ -32,13 +35,10 @@ func (p *planner) plan() (*Plan, error) {
 			return nil, err
 		}
 	}
-	b := p.opts.budgets(selected)
-	c, chosen, err := p.solve(b)
+	c, plan, err := p.best(p.opts.budgets(selected))
 	if err != nil {
 		return nil, err
 	}
-	plan := c.plan(chosen)
-	p.judge(c, plan)
 	c.warn(plan)
 	c.explain(plan)
 	if p.opts.Compare {
@@ -49,6 +49,112 @@ func (p *planner) plan() (*Plan, error) {
 	return plan, nil
 }
 
+// best is the best plan of those with the native tags that are worth trying.
+func (p *planner) best(b budgets) (*computation, *Plan, error) {
+	if !p.opts.NativeTags || p.opts.flat() {
+		return p.planned(b)
+	}
+	known, look, err := p.look(nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	free := known.cover(&look.tree, func(t *tag) bool { return t.collateral == 0 })
+	list, lower := free.solve()
+	choices := [][]cfpath.Item{nil}
+	choose := func(g *tags, list []int32) {
+		if len(list) > 0 {
+			choices = append(choices, g.items(list))
+		}
+	}
+	choose(known, list)
+	useful := len(free.needs) > 0
+	if b.collateral > 0 {
+		paid := known.cover(&look.tree, func(t *tag) bool { return t.collateral <= b.collateral })
+		greedy := paid.search().greedy(func(id int32) int { return known.known[id].collateral }, b.collateral, none)
+		choose(known, greedy)
+		if len(greedy) > b.items {
+			choose(known, greedy[:b.items])
+		}
+		useful, lower = len(paid.needs) > 0, min(1, paid.must+len(paid.needs))
+	}
+	if b.wildcards < none && len(known.sigs) > 0 {
+		// Tags may do what wildcards are too few for.
+		alone, look, err := p.look(&frontiers{other: 1<<uncoveredShift - 1, capped: true})
+		if err != nil {
+			return nil, nil, err
+		}
+		list, least := alone.cover(&look.tree, func(t *tag) bool { return t.collateral == 0 }).solve()
+		choose(alone, list)
+		if useful = true; b.wildcards <= 0 && b.collateral == 0 {
+			lower = least
+		}
+	}
+	var best *Plan
+	var by *computation
+	for _, items := range choices {
+		p.chosen = items
+		c, plan, err := p.planned(b)
+		if err != nil {
+			return nil, nil, err
+		}
+		if best == nil || better(plan, best) {
+			by, best = c, plan
+		}
+	}
+	if useful {
+		if best.Bound.Objective == ObjectiveCollateral {
+			lower = by.reached - by.extra
+		} else {
+			lower += len(by.named.items(p.opts.OnlySeen))
+		}
+		best.Bound.atLeast(lower)
+	}
+	if known.full {
+		best.Warnings = append(best.Warnings, Warning{WarnTags, "there are too many distinct tags to look all of them up: name those that are worth an item as '#tag'"})
+	}
+	return by, best, nil
+}
+
+// look is a pass that learns of tags.
+func (p *planner) look(d *frontiers) (*tags, *computation, error) {
+	p.tags, p.chosen = newTags(), nil
+	c, err := p.pass(d)
+	g := p.tags
+	p.tags = nil
+	return g, c, err
+}
+
+// atLeast says that a plan may be as good as this, and not better.
+func (b *Bound) atLeast(lower int) {
+	b.Lower = max(0, min(lower, b.Value))
+	b.Gap = b.Value - b.Lower
+	b.Optimal = b.Gap == 0
+}
+
+// better tells which plan to prefer.
+func better(a, b *Plan) bool {
+	x, y := &a.Totals, &b.Totals
+	if x.Uncovered == y.Uncovered && a.Feasible != b.Feasible {
+		return a.Feasible
+	}
+	order := cmp.Or(cmp.Compare(x.Items, y.Items), cmp.Compare(x.Collateral, y.Collateral))
+	if a.Bound.Objective == ObjectiveCollateral {
+		order = cmp.Or(cmp.Compare(x.Collateral, y.Collateral), cmp.Compare(x.Items, y.Items))
+	}
+	return cmp.Or(cmp.Compare(x.Uncovered, y.Uncovered), order, cmp.Compare(x.Wildcards, y.Wildcards)) < 0
+}
+
+// planned is the plan with the tags that are chosen.
+func (p *planner) planned(b budgets) (*computation, *Plan, error) {
+	c, best, err := p.solve(b)
+	if err != nil {
+		return nil, nil, err
+	}
+	plan := c.plan(best)
+	p.judge(c, plan)
+	return c, plan, nil
+}
+
 // solve finds the best plan within the budgets or, if there is none, the one of
 // the fewest items within the others.
 func (p *planner) solve(b budgets) (*computation, point, error) {
@@ -56,8 +162,11 @@ func (p *planner) solve(b budgets) (*computation, point, error) {
 		c, err := p.pass(nil)
 		return c, point{}, err
 	}
+	if b.items < none {
+		b.items -= len(p.chosen)
+	}
 	if !p.opts.OnlySeen { // what is seen is known only at the end
-		b = b.without(newNamed(p.opts.Named).items(false))
+		b = b.without(newNamed(p.opts.Named, nil).items(false))
 	}
 	c, best, ok, err := p.within(b)
 	if err != nil || ok && c.uncoveredBy(best) == 0 || b.items == none {
@@ -119,7 +228,10 @@ func (c *computation) uncoveredBy(p point) int {
 
 // choose picks the best point within the budgets. With anyhow, items are not capped.
 func (c *computation) choose(b budgets, anyhow bool) (point, bool) {
-	b = b.without(c.named.items(c.opts.OnlySeen))
+	b = b.without(c.named.items(c.opts.OnlySeen)).without(c.named.chosen())
+	if b.collateral < none {
+		b.collateral -= c.extra
+	}
 	if anyhow {
 		b.items = none
 	}
@@ -234,15 +346,11 @@ func (p *planner) judge(c *computation, plan *Plan) {
 	if plan.Bound.Objective == ObjectiveCollateral {
 		plan.Bound.Value = t.Collateral
 	}
-	plan.Bound.Lower = plan.Bound.Value
+	lower := plan.Bound.Value
 	if c.lower != exact {
-		if plan.Bound.Lower = c.lower; plan.Bound.Objective == ObjectiveItems {
-			plan.Bound.Lower += len(c.named.items(p.opts.OnlySeen))
-		} else {
-			plan.Bound.Lower += c.reached
+		if lower = c.lower + len(c.named.items(p.opts.OnlySeen)); plan.Bound.Objective == ObjectiveCollateral {
+			lower = c.lower + c.reached
 		}
-		plan.Bound.Lower = min(plan.Bound.Lower, plan.Bound.Value)
-		plan.Bound.Gap = plan.Bound.Value - plan.Bound.Lower
-		plan.Bound.Optimal = plan.Bound.Gap == 0
 	}
+	plan.Bound.atLeast(lower)
 }

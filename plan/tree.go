@@ -29,6 +29,7 @@ type tree struct {
 	uncovered []*trouble
 
 	dp    *frontiers // nil without budgets
+	tags  *tags      // with native tags, what each item is needed for
 	exact bool       // wildcards are capped: all of them are the frontiers' business
 }
 
@@ -79,6 +80,7 @@ func (t *tree) add(l *leaf) {
 	n := t.push(l.path, true)
 	n.sum.covers, n.sum.need, n.sum.one, n.sum.sure = 1, 1, *l, l.sure
 	n.sum.directory = l.directory()
+	n.sum.sigs = t.tags.single(l.sig)
 	if l.trouble != nil {
 		n.troubles = append(n.troubles, l.trouble)
 	}
@@ -89,7 +91,7 @@ func (t *tree) add(l *leaf) {
 		if l.trouble != nil {
 			t.uncovered = append(t.uncovered, l.trouble)
 		} else {
-			t.items = append(t.items, exactItem(l, l.reason()))
+			t.putExact(l, l.reason())
 		}
 		t.onBase(f, items, lost)
 	}
