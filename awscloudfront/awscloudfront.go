@@ -102,6 +102,12 @@ func New(ctx context.Context, o Options) (*Client, error) {
 		cfg.Credentials = aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(sts.NewFromConfig(cfg), o.Role))
 	}
 	api := cloudfront.NewFromConfig(cfg, func(c *cloudfront.Options) {
+		// CloudFront has one region to sign for. The SDK knows it, but not once the endpoint is overridden.
+		// https://docs.aws.amazon.com/general/latest/gr/cf_region.html
+		c.Region = "us-east-1"
+		if strings.HasPrefix(cfg.Region, "cn-") {
+			c.Region = "cn-northwest-1"
+		}
 		if o.Endpoint != "" {
 			c.BaseEndpoint = aws.String(o.Endpoint)
 		}

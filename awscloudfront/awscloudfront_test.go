@@ -68,6 +68,27 @@ func TestNobodyAnswers(t *testing.T) {
 	}
 }
 
+// CloudFront takes signatures for us-east-1 wherever the caller is; with an endpoint of one's own the SDK
+// would sign for the caller's region.
+func TestSignsForCloudFrontsRegion(t *testing.T) {
+	for region, signed := range map[string]string{"": "us-east-1", "eu-west-1": "us-east-1", "cn-north-1": "cn-northwest-1"} {
+		isolated(t)
+		t.Setenv("AWS_REGION", region)
+		sim, err := simulator.New(nil, &simulator.Options{SigningRegion: signed})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer sim.Close()
+		if err := sim.Listen("127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+		api, _ := sim.URLs()
+		if _, err := client(t, api).CreateInvalidation(t.Context(), simulator.DefaultDistribution, "ref", []string{"/a"}); err != nil {
+			t.Errorf("region %q: %v", region, err)
+		}
+	}
+}
+
 func TestFindInvalidationPages(t *testing.T) {
 	isolated(t)
 	sim, err := simulator.New(nil, &simulator.Options{Distribution: "E1", Tenants: []string{"dt_1"}})

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 
 	"github.com/cf-invalidation-tracker/cftrack/simulator"
 )
@@ -70,4 +71,40 @@ func ExampleOptions_intercept() {
 	// 403
 	// 403
 	// 400
+}
+
+// A judge: the calls that a quota refused, and whether their caller alone was over it. Here somebody
+// else has taken the second's wildcard.
+func ExampleSimulator_Refusals() {
+	sim, err := simulator.New(nil, &simulator.Options{Limits: simulator.StrictQuotas()})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer sim.Close()
+	if _, err := sim.Invalidate("/*"); err != nil {
+		fmt.Println(err)
+		return
+	}
+	req, err := http.NewRequest(http.MethodPost,
+		"http://api.simulator/2020-05-31/distribution/"+simulator.DefaultDistribution+"/invalidation",
+		strings.NewReader(`<InvalidationBatch><CallerReference>1</CallerReference>
+			<Paths><Quantity>2</Quantity><Items><Path>/blog/*</Path><Path>/a</Path></Items></Paths></InvalidationBatch>`))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	req.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260101/us-east-1/cloudfront/aws4_request, "+
+		"SignedHeaders=host;x-amz-date, Signature="+strings.Repeat("0", 64)) // an AWS SDK does this
+	resp, err := (&http.Client{Transport: sim.Transport()}).Do(req)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	resp.Body.Close()
+	for _, c := range sim.Refusals() {
+		fmt.Printf("%s: %d paths and %d wildcards refused with %s; cause: %s, own fault: %v\n", c.Caller, c.Paths, c.Wildcards, c.Code, c.Cause, c.Own)
+	}
+	// Output:
+	// AKIDEXAMPLE: 1 paths and 1 wildcards refused with TooManyInvalidationsInProgress; cause: wildcard rate, own fault: false
 }

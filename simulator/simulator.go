@@ -19,6 +19,12 @@
 // variants as the policies say, ranges are served and kept, and with Options.Regional there are two tiers
 // of caches. docs/http-cache-tests.md in the repository tells how an edge differs from a cache as RFC 9111 has it.
 //
+// The control API can be as strict and as bad as CloudFront's: Options.Limits are its quotas, in each reading
+// of what AWS says of them, Options.Timing how long an invalidation takes (RealisticTiming), Options.Weather
+// what goes wrong by itself, Options.Foreign what somebody else invalidates, and Options.Intercept has a test
+// choose what becomes of each call. Afterwards Invalidations, Billed, Log and Refusals tell what happened, and
+// whose fault a refusal was.
+//
 // Where AWS does not say what CloudFront does, the simulator does what is worst for its user, or has
 // an option for it: a fetch that is under way when an invalidation is processed is stored when it ends, in
 // each tier, a reference used again with its items in another order is a conflict, and Options.SpareDirectory

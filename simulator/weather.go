@@ -20,8 +20,6 @@ type Latency struct {
 	P95 time.Duration
 }
 
-func (l Latency) zero() bool { return l == Latency{} }
-
 func (l Latency) validate(name string) error {
 	if l.Median < 0 || l.P95 < 0 || l.P95 != 0 && (l.P95 < l.Median || l.Median == 0) {
 		return fmt.Errorf("%s: median %v and 95th percentile %v: give a median above 0, and a percentile that is not below it", name, l.Median, l.P95)
