@@ -235,7 +235,9 @@ func (w *world) killServer() {
 		}
 		acknowledged = paths
 	}
-	w.after(1200 * time.Millisecond)
+	if w.rng.IntN(2) == 0 { // else it dies on the heels of its answer
+		w.after(1200 * time.Millisecond)
+	}
 	s.kill()
 	v.stop()
 
@@ -278,12 +280,12 @@ func (w *world) killSending() {
 	if kills > ciKills {
 		rounds += w.rng.IntN(3)
 	}
-	opened := false
 	for range rounds {
 		p := w.killDuring(args)
 		w.list()
 		all := w.reports()
-		if opened = len(all) > 0; opened {
+		opened := len(all) > 0
+		if opened {
 			if args = []string{"resume"}; w.rng.IntN(2) == 0 {
 				args = append(args, all[0].ID)
 			}
