@@ -88,7 +88,7 @@ func (c *cover) parts() (out [][]need) {
 // A search is branch and bound over needs that hang together.
 type search struct {
 	needs []need
-	state []uint8 // of tags: 0, chosen or forbidden
+	state []uint8 // of tags: 0, picked or forbidden
 	gone  []bool  // needs that are given up
 	taken []int32
 	best  []int32
@@ -100,7 +100,7 @@ type search struct {
 }
 
 const (
-	chosen    = 1
+	picked    = 1
 	forbidden = 2
 )
 
@@ -112,7 +112,7 @@ func (s *search) open(n *need) (sig []int32, dead bool) {
 		left := 0
 		for _, t := range tags {
 			switch s.state[t] {
-			case chosen:
+			case picked:
 				left = none
 			case 0:
 				left++
@@ -205,7 +205,7 @@ func (s *search) descend(cost int) {
 		if s.state[t] != 0 {
 			continue
 		}
-		s.state[t] = chosen
+		s.state[t] = picked
 		s.taken = append(s.taken, t)
 		s.descend(cost + 1)
 		s.taken = s.taken[:len(s.taken)-1]
@@ -230,7 +230,7 @@ func (s *search) greedy(collateral func(int32) int, most, items int) (out []int3
 			var common []int32 // that would satisfy what is open
 			first, open := true, false
 			for _, sig := range s.needs[i].sigs {
-				if slices.ContainsFunc(sig, func(t int32) bool { return s.state[t] == chosen }) {
+				if slices.ContainsFunc(sig, func(t int32) bool { return s.state[t] == picked }) {
 					continue
 				}
 				open = true
@@ -258,7 +258,7 @@ func (s *search) greedy(collateral func(int32) int, most, items int) (out []int3
 		if !found {
 			break
 		}
-		s.state[best] = chosen
+		s.state[best] = picked
 		most -= collateral(best)
 		out = append(out, best)
 	}

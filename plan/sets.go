@@ -55,7 +55,8 @@ func (t *tree) collect() {
 	}
 	var roots []*int32
 	for i := range t.stack {
-		if f := t.stack[i].front; f != nil {
+		if n := &t.stack[i]; n.chosen != nil && n.front != nil {
+			f := n.front
 			roots = append(roots, &f.base.set)
 			for k := range f.points {
 				roots = append(roots, &f.points[k].set)

@@ -11,10 +11,16 @@ type node struct {
 	noWild     bool
 	unselected int // entries below it, itself included
 	fresh      int // of these, what nothing reaches anyhow
-	sum        group
-	pending    []group    // closed children while it is not mixed, itself first
-	troubles   []*trouble // whose stem ends above it
-	front      *frontier  // with budgets, if something below it needs items
+
+	*chosen // nil while nothing below it is selected
+}
+
+// chosen is what is selected below an open node.
+type chosen struct {
+	sum      group
+	pending  []group    // closed children while it is not mixed, itself first
+	troubles []*trouble // whose stem ends above it
+	front    *frontier  // with budgets, if something below it needs items
 }
 
 // tree turns ordered entries into items. All nodes on the stack lead to the
@@ -23,6 +29,7 @@ type tree struct {
 	scope scope
 	stack []node
 	free  [][]group // for pending
+	spare []*chosen
 	last  string
 
 	items     []Item
@@ -36,10 +43,22 @@ type tree struct {
 func (t *tree) init(s scope, dp *frontiers) {
 	t.scope, t.dp = s, dp
 	t.exact = dp != nil && dp.capped
-	t.stack = append(t.stack, node{depth: -1, mixed: true}) // groups never reach beyond it
+	t.stack = append(t.stack, node{depth: -1, mixed: true, chosen: &chosen{}}) // groups never reach beyond it
 }
 
 func (t *tree) top() *node { return &t.stack[len(t.stack)-1] }
+
+// choose says that something below the node is selected.
+func (t *tree) choose(n *node) {
+	switch k := len(t.spare); {
+	case n.chosen != nil:
+	case k > 0:
+		n.chosen, t.spare = t.spare[k-1], t.spare[:k-1]
+		*n.chosen = chosen{}
+	default:
+		n.chosen = &chosen{}
+	}
+}
 
 // advance closes what does not lead to path, and tells whether anything below the
 // top is of interest: not where only a wildcard at the top or above can be.
@@ -50,8 +69,8 @@ func (t *tree) advance(path string) bool {
 		return true
 	}
 	t.collect()
-	f := t.top().front
-	return f == nil || !f.dead
+	top := t.top()
+	return top.chosen == nil || top.front == nil || !top.front.dead
 }
 
 // addOther takes the next entry, which is not selected; barrier forbids wildcards
@@ -78,6 +97,7 @@ func (t *tree) add(l *leaf) {
 		t.mixAll()
 	}
 	n := t.push(l.path, true)
+	t.choose(n)
 	n.sum.covers, n.sum.need, n.sum.one, n.sum.sure = 1, 1, *l, l.sure
 	n.sum.directory = l.directory()
 	n.sum.sigs = t.tags.single(l.sig)
@@ -103,7 +123,9 @@ func (t *tree) addCovered(path string) {
 		t.top().sum.covers++
 		return
 	}
-	t.push(path, true).sum.covers = 1
+	n := t.push(path, true)
+	t.choose(n)
+	n.sum.covers = 1
 }
 
 // push opens a node for what path has below the top.
@@ -113,28 +135,33 @@ func (t *tree) push(path string, isLeaf bool) *node {
 		// It was an entry, and is a directory too. Any stem of it now reaches
 		// what is below, so by itself it can only be an exact path.
 		parent.leaf = false
-		if own := &parent.sum; own.need > 0 {
-			g := *own
-			g.path, g.lo, g.hi, g.noWild = own.one.path, 1, 0, true
-			t.attach(parent, g)
+		if parent.chosen != nil && parent.sum.need > 0 {
+			g := parent.sum
+			g.path, g.lo, g.hi, g.noWild = g.one.path, 1, 0, true
+			t.attach(parent, &g)
 		}
 	}
-	noWild := parent.noWild
-	t.stack = append(t.stack, node{depth: len(path), leaf: isLeaf, noWild: noWild})
+	t.stack = append(t.stack, node{depth: len(path), leaf: isLeaf, noWild: parent.noWild})
 	return t.top()
 }
 
 // close closes all nodes deeper than depth, and sees that there is one at depth
 // if anything was closed.
 func (t *tree) close(depth int) {
-	for t.top().depth > depth {
-		c := *t.top()
-		t.stack = t.stack[:len(t.stack)-1]
-		if t.top().depth < depth {
-			mid := node{depth: depth, mixed: c.mixed, noWild: t.top().noWild}
-			t.stack = append(t.stack, mid)
+	for n := len(t.stack) - 1; t.stack[n].depth > depth; n-- {
+		c, parent := &t.stack[n], &t.stack[n-1]
+		if parent.depth < depth {
+			if c.chosen == nil { // nothing is known of it that its parent need not know
+				c.depth, c.leaf, c.noWild = depth, false, parent.noWild
+				return
+			}
+			closed := *c
+			*c = node{depth: depth, mixed: closed.mixed, noWild: parent.noWild}
+			t.settle(&closed, c)
+			return
 		}
-		t.settle(&c, t.top())
+		t.stack = t.stack[:n]
+		t.settle(c, parent)
 	}
 }
 
@@ -142,6 +169,10 @@ func (t *tree) close(depth int) {
 func (t *tree) settle(c, parent *node) {
 	parent.unselected += c.unselected
 	parent.fresh += c.fresh
+	if c.chosen == nil {
+		return
+	}
+	t.choose(parent)
 	for _, tr := range c.troubles {
 		if tr.stem > parent.depth {
 			tr.collateral = c.unselected
@@ -150,15 +181,15 @@ func (t *tree) settle(c, parent *node) {
 		}
 	}
 	if !c.mixed {
-		g := c.sum
+		g := &c.sum
 		g.path, g.lo, g.hi, g.noWild = t.last, max(1, parent.depth+1), c.depth, c.noWild
-		if c.leaf || t.usable(&g) {
+		if c.leaf || t.usable(g) {
 			t.recycle(c.pending)
 		} else {
 			g.children = c.pending
 		}
 		if !parent.mixed {
-			parent.sum.absorb(&g)
+			parent.sum.absorb(g)
 		} else if t.dp != nil {
 			parent.sum.count(g.covers, g.need, g.sure)
 		}
@@ -167,20 +198,21 @@ func (t *tree) settle(c, parent *node) {
 		parent.sum.count(c.sum.covers, c.sum.need, c.sum.sure)
 		t.settleFront(c, parent)
 	}
+	t.spare = append(t.spare, c.chosen)
 }
 
 // attach keeps a group until it is known whether its parent is one too.
-func (t *tree) attach(parent *node, g group) {
+func (t *tree) attach(parent *node, g *group) {
 	switch {
 	case g.need == 0:
 	case parent.mixed:
-		t.emitBelow(parent, &g)
+		t.emitBelow(parent, g)
 	default:
 		if parent.pending == nil && len(t.free) > 0 {
 			parent.pending = t.free[len(t.free)-1]
 			t.free = t.free[:len(t.free)-1]
 		}
-		parent.pending = append(parent.pending, g)
+		parent.pending = append(parent.pending, *g)
 	}
 }
 
@@ -198,6 +230,9 @@ func (t *tree) mixAll() {
 
 func (t *tree) mix(n *node) {
 	n.mixed = true
+	if n.chosen == nil {
+		return
+	}
 	for i := range n.pending {
 		t.emitBelow(n, &n.pending[i])
 	}
@@ -222,11 +257,13 @@ func (t *tree) finish() { t.close(-1) }
 
 // common is the length of the longest common prefix.
 func common(a, b string) int {
-	n := min(len(a), len(b))
-	for i := range n {
-		if a[i] != b[i] {
-			return i
-		}
+	const step = 16
+	n, i := min(len(a), len(b)), 0
+	for i+step <= n && a[i:i+step] == b[i:i+step] {
+		i += step
 	}
-	return n
+	for i < n && a[i] == b[i] {
+		i++
+	}
+	return i
 }
