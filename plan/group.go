@@ -17,15 +17,16 @@ type group struct {
 	noWild bool   // what lies around it is folded and not selected
 
 	covers, collateral int
-	need               int  // how many leaves need an item
-	one, two           leaf // the first two of them
-	sure               int  // the smallest of theirs
-	directory          bool // path[:hi] is one of them, and ends in '/'
+	need               int   // how many leaves need an item
+	one                leaf  // the first of them
+	two                *leaf // with directory: the second
+	sure               int   // the smallest of theirs
+	directory          bool  // path[:hi] is one of them, and ends in '/'
 
 	children []group // if no stem of its own can be used
 
-	sigs []int32 // of the leaves, each once; nil if there are tags for not all of them
-	rest []int32 // with directory: of the leaves but that
+	sigs *sigset // of the leaves; nil if there are tags for not all of them
+	rest *sigset // with directory: of the leaves but that
 }
 
 // absorb adds what is in o.
@@ -37,21 +38,16 @@ func (g *group) absorb(o *group) {
 	}
 	if g.directory {
 		if g.need == 1 {
-			g.rest = o.sigs
+			second := o.one
+			g.rest, g.two = o.sigs, &second
 		} else {
 			g.rest = union(g.rest, o.sigs)
 		}
 	}
 	if g.need == 0 {
-		g.sigs = o.sigs
+		g.one, g.sure, g.sigs = o.one, o.sure, o.sigs
 	} else {
 		g.sigs = union(g.sigs, o.sigs)
-	}
-	switch g.need {
-	case 0:
-		g.one, g.two, g.sure = o.one, o.two, o.sure
-	case 1:
-		g.two = o.one
 	}
 	g.need += o.need
 	g.sure = min(g.sure, o.sure)
@@ -70,7 +66,7 @@ func (g *group) count(covers, need, sure int) {
 }
 
 // put adds an item, which is not needed if tags cover all leaves with these signatures.
-func (t *tree) put(it Item, sigs []int32) {
+func (t *tree) put(it Item, sigs *sigset) {
 	t.items = append(t.items, it)
 	if t.tags != nil {
 		t.tags.needs = append(t.tags.needs, sigs)
@@ -105,7 +101,7 @@ func (t *tree) emit(g *group) {
 	if directory && g.need == 2 && g.one.nameable() && g.two.nameable() {
 		// Two items either way, and exact ones go out faster.
 		t.putExact(&g.one, g.one.reason())
-		t.putExact(&g.two, g.two.reason())
+		t.putExact(g.two, g.two.reason())
 		return
 	}
 	if !directory {

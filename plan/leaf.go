@@ -13,12 +13,13 @@ import (
 // A leaf is a selected entry that needs an item.
 type leaf struct {
 	path    string
+	trouble *trouble
+	sure    int   // length of the longest stem that surely covers it
+	sig     int32 // what native tags it could be covered by, see tags.go
 	folded  bool
 	spared  bool // a named wildcard may leave it alone
 	doubt   bool // its exact item may not reach it
-	sure    int  // length of the longest stem that surely covers it
-	trouble *trouble
-	sig     int32 // what native tags it could be covered by, see tags.go
+	plain   bool // nothing in it needs a closer look
 }
 
 // A trouble is that an entry cannot be named.
@@ -36,7 +37,7 @@ type trouble struct {
 // for "/dir/" too: that it is spared is looked at where a stem is chosen.
 func (l *leaf) judge(doubtful func(string) bool) {
 	l.sure = len(l.path)
-	if !plain(l.path) {
+	if l.plain = plain(l.path); !l.plain {
 		l.doubt = cfpath.InDoubt(l.path)
 		_, err := cfpath.Name(l.path)
 		if l.folded {

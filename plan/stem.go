@@ -16,7 +16,7 @@ func (t *tree) usable(g *group) bool {
 	if g.need == 0 {
 		return true // and no use for one
 	}
-	if !g.noWild && t.scope.all && g.lo <= g.hi && g.sure >= g.hi && !strings.ContainsAny(g.path[:g.hi], "%*~") {
+	if !g.noWild && t.scope.all && g.lo <= g.hi && g.one.plain && strings.IndexByte(g.path[:g.hi], '*') < 0 {
 		return true // nothing in it that could be cut in the wrong place
 	}
 	for n := g.longest(); n >= g.lo; n-- {

@@ -29,13 +29,16 @@ type tags struct {
 	known  []tag
 	sigIDs map[string]int32
 	sigs   [][]int32 // tags, as indexes in known; a signature is one more than the index here
-	alone  [][]int32 // for each signature, the set of just it
+	alone  []*sigset // for each signature, the set of just it
 	key    []byte
 	others int // entries looked at for collateral
 
-	needs [][]int32 // for each of tree.items, what all must be covered so that it is not needed
+	needs []*sigset // for each of tree.items, what all must be covered so that it is not needed
 	full  bool      // something was left out
 }
+
+// A sigset is a set of signatures in ascending order. Sets are shared, and do not change.
+type sigset []int32
 
 type tag struct {
 	text       string // as it was sighted first
@@ -103,14 +106,14 @@ func (g *tags) signature(e *inventory.Entry) int32 {
 		}
 		g.sigs = append(g.sigs, slices.Clone(ids))
 		sig = int32(len(g.sigs))
-		g.alone = append(g.alone, []int32{sig})
+		g.alone = append(g.alone, &sigset{sig})
 		g.sigIDs[string(g.key)] = sig
 	}
 	return sig
 }
 
 // single is the set of one signature, nil if it is 0.
-func (g *tags) single(sig int32) []int32 {
+func (g *tags) single(sig int32) *sigset {
 	if sig == 0 {
 		return nil
 	}
@@ -118,31 +121,23 @@ func (g *tags) single(sig int32) []int32 {
 }
 
 // union is the union of two sets of signatures; nil is what no tags can cover.
-func union(a, b []int32) []int32 {
+func union(a, b *sigset) *sigset {
 	switch {
 	case a == nil || b == nil:
 		return nil
-	case contains(a, b):
+	case a == b || len(*a) > maxSigs || contains(*a, *b): // more is not looked at
 		return a
-	case contains(b, a):
+	case contains(*b, *a):
 		return b
 	}
-	out := make([]int32, 0, len(a)+len(b))
-	for len(a) > 0 && len(b) > 0 {
-		switch {
-		case a[0] < b[0]:
-			out, a = append(out, a[0]), a[1:]
-		case a[0] > b[0]:
-			out, b = append(out, b[0]), b[1:]
-		default:
-			out, a, b = append(out, a[0]), a[1:], b[1:]
-		}
-	}
-	return append(append(out, a...), b...)
+	both := slices.Concat(*a, *b)
+	slices.Sort(both)
+	both = slices.Compact(both)
+	return &both
 }
 
 // contains tells whether all of b, in order, is in a, in order.
-func contains(a, b []int32) bool {
+func contains(a, b sigset) bool {
 	for _, x := range b {
 		if _, ok := slices.BinarySearch(a, x); !ok {
 			return false
@@ -169,10 +164,13 @@ func (g *tags) cover(t *tree, usable func(*tag) bool) *cover {
 		}
 	}
 	same := map[string]int{}
-	add := func(needs []int32, weight int) {
+	add := func(needs *sigset, weight int) {
 		n := need{weight: weight}
 		g.key = g.key[:0]
-		for _, s := range needs {
+		if needs == nil {
+			needs = &sigset{}
+		}
+		for _, s := range *needs {
 			if sigs[s-1] == nil {
 				n.sigs = nil
 				break
@@ -197,7 +195,7 @@ func (g *tags) cover(t *tree, usable func(*tag) bool) *cover {
 		c.needs = append(c.needs, n)
 	}
 	for _, needs := range g.needs {
-		if len(needs) > maxSigs { // too many combinations to be worth it
+		if needs != nil && len(*needs) > maxSigs { // too many combinations to be worth it
 			g.full, needs = true, nil
 		}
 		add(needs, 1)
