@@ -258,7 +258,7 @@ func (w *world) startCommand(name string, env []string, stdin io.Reader, args ..
 	}
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.cmd.Process.Pid))
 	if err == nil { // there are systems without
-		p.cmdline = string(b)
+		p.cmdline = strings.ReplaceAll(string(b), "\x00", " ")
 	}
 	w.mu.Lock()
 	w.processes = append(w.processes, p)
