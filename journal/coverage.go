@@ -79,7 +79,7 @@ func ComputeCoverage(k Knowledge, now time.Time, longest time.Duration) Coverage
 	}
 	for _, s := range k.Sessions {
 		if s.Lost(now) {
-			if g := s.gap(now); g.matters(now, longest, whole) {
+			if g := s.gap(now, longest); g.matters(now, longest, whole) {
 				c.Gaps = append(c.Gaps, g)
 			}
 		} else if s.behind(k.Invalidations) {

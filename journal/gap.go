@@ -13,10 +13,10 @@ import (
 	"github.com/cf-invalidation-tracker/cftrack/store"
 )
 
-// PresumedDead is how long a lost recorder may be silent before it is taken to
-// have died when it fell silent. Until then it may be cut off and still serve
-// what nobody else can know of, so that nothing but its return or
-// [Journal.Accept] closes its gap.
+// PresumedDead is how long a lost recorder has to be silent, at least, before its
+// gap closes by waiting: this, or the longest lifetime if that is more. Until then
+// it may be cut off and still serve what nobody else can know of, so that nothing
+// but its return or [Journal.Accept] closes its gap.
 const PresumedDead = 24 * time.Hour
 
 // A Gap is a stretch of time in which sightings may be missing.
@@ -67,9 +67,9 @@ func (g *Gap) Owes(n uint64) bool {
 }
 
 // gap is what a lost session leaves, as far as one can know at now.
-func (s *Session) gap(now time.Time) Gap {
+func (s *Session) gap(now time.Time, longest time.Duration) Gap {
 	g := Gap{ID: s.ID, From: s.Flushed, Cause: CauseLost, Recorder: s.Recorder, Silent: s.Renewed.Add(s.Lease)}
-	if now.Sub(g.Silent) >= PresumedDead {
+	if now.Sub(g.Silent) >= max(PresumedDead, longest) {
 		g.Until = g.Silent
 	}
 	return g
@@ -187,7 +187,7 @@ func (j *Journal) accept(ctx context.Context, id, reason, by string, now time.Ti
 		if err != nil {
 			return nil, err
 		}
-		*g = s.gap(now)
+		*g = s.gap(now, 0)
 		g.Until = now
 		g.Left = &Left{Acked: s.Acked, AckedAlso: s.AckedAlso, Through: h.Number}
 		t = j.replace(id, sv, hv)

@@ -30,8 +30,8 @@ never make it complete.
 
 A recorder that ends without closing leaves a gap: what it had not stored, and
 what it still serves if it is only cut off. The gap closes when the recorder
-returns, or when somebody accepts it ('cftrack coverage accept'). A recorder that
-has been silent for a day is taken to have died.
+returns, when somebody accepts it ('cftrack coverage accept'), or when the recorder
+has been silent for the longest lifetime.
 
 With --output json each of gaps[] and accepted[] has id, from, until, cause,
 recorder, closes_at (when waiting alone will have closed it, or null), closing (for
