@@ -145,11 +145,20 @@ type Request struct {
 	Exact          bool // every selected entry verbatim, by itself
 	OnlySeen       bool // leave out what was named but never sighted
 	AssumeComplete bool // the caller vouches for the inventory being complete
-	Now            bool // no settling
-	Batch          int  // items a request; default 1,000
-	Settle         time.Duration
-	Margin         time.Duration
-	SweepTimeout   time.Duration
+	NativeTags     bool // the distribution has cache tags of its own
+	// The budgets of plan.Options. Where no plan keeps to them, nothing is sent.
+	MaxCollateral          *plan.Budget
+	MaxItems, MaxWildcards *int
+	// Explain, Compare and Twins are for Plan alone. Twins are templates of what may
+	// be fetched beside a page: what of it was sighted and is not selected is pointed out.
+	Explain      []string
+	Compare      bool
+	Twins        []string
+	Now          bool // no settling
+	Batch        int  // items a request; default 1,000
+	Settle       time.Duration
+	Margin       time.Duration
+	SweepTimeout time.Duration
 	// MaxPrice in dollars: a plan that costs more is not sent. nil: no limit.
 	MaxPrice *float64
 	// FreePaths left this month; nil: 1,000 less what this store knows of.
@@ -162,7 +171,7 @@ type Request struct {
 	// refilling each other with what is purged.
 	RepeatAfter time.Duration
 	// Plan is a plan file, of which exactly the items are sent, or nothing. What it
-	// says counts for Selector, Exact, OnlySeen, AssumeComplete and Batch.
+	// says counts in place of the Selector and of all that decides which items there are.
 	Plan *PlanFile
 }
 
@@ -170,11 +179,9 @@ type Request struct {
 func (r *Request) options() (journal.Options, error) {
 	if f := r.Plan; f != nil {
 		r.Selector = f.Selector
-		r.Exact, r.OnlySeen, r.AssumeComplete, r.Batch = f.Options.Exact, f.Options.OnlySeen, f.Options.AssumeComplete, f.Options.Batch
 	}
 	o := journal.Options{
-		Planning: journal.Planning{Exact: r.Exact, OnlySeen: r.OnlySeen, AssumeComplete: r.AssumeComplete, Batch: r.Batch},
-		Settle:   r.Settle, Margin: r.Margin, SweepTimeout: r.SweepTimeout,
+		Planning: r.Planning(), Settle: r.Settle, Margin: r.Margin, SweepTimeout: r.SweepTimeout,
 		MaxPrice: -1, FreePaths: -1, EntriesPerMinute: r.EntriesPerMinute, RepeatAfter: r.RepeatAfter,
 	}
 	switch {
@@ -230,6 +237,10 @@ type Preview struct {
 	FollowUps Likely
 	// Repeats: everything is sent twice.
 	Repeats bool
+	// Twins are entries that are fetched beside what is selected, and are not.
+	Twins Sample
+
+	beside *selector.Compiled // selects the twins too
 
 	sentThisMonth int
 }
@@ -272,13 +283,16 @@ func (d *Dispatcher) Plan(ctx context.Context, r Request) (*Preview, error) {
 		p, _, err := d.review(ctx, r.Selector, o, r.Plan.fixed(), r.Plan.made(), now, now, nil)
 		return p, err
 	}
-	return d.plan(ctx, r.Selector, o, now, now, nil)
+	return d.plan(ctx, r.Selector, o, now, now, nil, func(p *Preview, po *plan.Options) error {
+		po.Explain, po.Compare = r.Explain, r.Compare
+		return p.lookForTwins(r.Selector, r.Twins)
+	})
 }
 
 // plan computes the plan for a cut at now. skip leaves selected entries out that
-// are taken care of.
+// are taken care of; edit may change how it is planned.
 func (d *Dispatcher) plan(ctx context.Context, s selector.Selector, o journal.Options, cut, now time.Time,
-	skip func(*inventory.Entry) bool) (*Preview, error) {
+	skip func(*inventory.Entry) bool, edit func(*Preview, *plan.Options) error) (*Preview, error) {
 	c, err := s.Compile()
 	if err != nil {
 		return nil, err
@@ -300,6 +314,12 @@ func (d *Dispatcher) plan(ctx context.Context, s selector.Selector, o journal.Op
 		Wildcards: o.AssumeComplete || p.Coverage.Complete,
 		Scope:     d.scope(p.Coverage), Doubtful: d.opts.Rules.QueryInDoubt,
 		Price: plan.PriceModel{FreePaths: p.FreePaths}, Limits: d.opts.Limits,
+	}
+	if err := setBudgets(&po, o); err != nil {
+		return nil, err
+	}
+	if err := edit(p, &po); err != nil {
+		return nil, err
 	}
 	underWay := 0
 	without := skip
@@ -324,6 +344,7 @@ func (d *Dispatcher) plan(ctx context.Context, s selector.Selector, o journal.Op
 	}
 	if err == nil {
 		p.warnOfGaps()
+		p.warnOfTwins()
 	}
 	return p, err
 }
@@ -364,6 +385,7 @@ func (p *Preview) unsendable(c *selector.Compiled) {
 func (d *Dispatcher) inputs(ctx context.Context, c *selector.Compiled, cut, now time.Time,
 	skip func(*inventory.Entry) bool, p *Preview) iter.Seq2[plan.Input, error] {
 	return func(yield func(plan.Input, error) bool) {
+		p.Twins = Sample{First: []string{}} // it may be ranged over more than once
 		for e, err := range d.journal.Store().Scan(ctx, d.journal.Distribution(), store.Range{Now: now}) {
 			if err != nil {
 				yield(plan.Input{}, err)
@@ -376,6 +398,9 @@ func (d *Dispatcher) inputs(ctx context.Context, c *selector.Compiled, cut, now 
 			}
 			if in.Selected && skip != nil && skip(&e) {
 				continue
+			}
+			if !in.Selected && p.beside != nil && p.beside.Selects(&e, cut) {
+				p.Twins.add(e.Path)
 			}
 			if !yield(in, nil) {
 				return

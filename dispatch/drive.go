@@ -384,7 +384,8 @@ type run struct {
 	others   int       // the leader's count of others' purges when it was planned
 	purges   int       // own batches accepted
 	attempts map[string]*attempt
-	bound    *binding // the plan file, if there is one and it was planned by
+	bound    *binding       // the plan file, if there is one and it was planned by
+	allowed  map[string]int // how many entries that nobody selected an item was planned to reach
 
 	lookBefore time.Time // batches saved up to then are looked for before they are sent
 	backoff

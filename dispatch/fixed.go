@@ -206,13 +206,17 @@ func (d *Dispatcher) review(ctx context.Context, s selector.Selector, o journal.
 		Review: &Review{Hash: made.Hash, Made: made.Cut, Sighted: Sample{First: []string{}}, Missed: Sample{First: []string{}},
 			Hit: Sample{First: []string{}}, Beyond: Sample{First: []string{}}}}
 	p.Repeats = o.RepeatAfter > 0
+	if p.Coverage.Complete {
+		n := 0
+		skip = d.skipUnderWay(k.Batches, o.Margin+d.clock.Skew(), skip, &n)
+	}
 	if p.sentThisMonth, err = d.sentThisMonth(ctx, k.Batches, now); err != nil {
 		return nil, nil, err
 	}
 	if p.FreePaths < 0 {
 		p.FreePaths = max(0, MonthlyFreePaths-p.sentThisMonth)
 	}
-	p.Plan = &plan.Plan{Items: make([]plan.Item, len(b.items)), Uncovered: []plan.Uncovered{}, Warnings: []plan.Warning{}}
+	p.Plan = &plan.Plan{Items: make([]plan.Item, len(b.items)), Uncovered: []plan.Uncovered{}, Warnings: []plan.Warning{}, Feasible: true}
 	t := &p.Totals
 	for i, it := range b.items {
 		p.Items[i] = plan.Item{Item: it, Reason: plan.Reason{Code: plan.ReasonFixed}}
@@ -367,7 +371,14 @@ func (d *Dispatcher) listCollateral(ctx context.Context, f *PlanFile) error {
 func (d *Dispatcher) planOpen(ctx context.Context, r *run, now time.Time, skip func(*inventory.Entry) bool) (*Preview, error) {
 	inv := r.inv
 	if inv.Fixed == nil {
-		return d.plan(ctx, inv.Selector, inv.Options, inv.Cut, now, skip)
+		p, err := d.plan(ctx, inv.Selector, inv.Options, inv.Cut, now, skip, func(_ *Preview, po *plan.Options) error {
+			r.goOn(po)
+			return nil
+		})
+		if err == nil {
+			r.allow(p)
+		}
+		return p, err
 	}
 	f, err := d.journal.Fixed(ctx, inv.Fixed)
 	if err != nil {
@@ -378,18 +389,19 @@ func (d *Dispatcher) planOpen(ctx context.Context, r *run, now time.Time, skip f
 	return p, err
 }
 
-// keepToPlan sees that nothing is sent beyond a plan file. Before the first batch a
+// keepToPlan sees that nothing is sent beyond the budgets or a plan file. Before the first batch a
 // difference ends the invalidation. Later the items that by now reach further are
 // left out and named; what is missed by now was sighted after the cut, or is
 // reported by its recorder.
 func (d *Dispatcher) keepToPlan(ctx context.Context, l *leader, r *run, p *Preview, now time.Time) error {
+	if why := r.overBudget(p); why != "" {
+		return d.stop(ctx, l, r, journal.CodeOverBudget, now, why)
+	}
 	if p.Review == nil || !p.Review.Differs() {
 		return nil
 	}
 	if len(r.batches) == 0 {
-		r.inv.Error = "the plan no longer fits: " + p.Review.String() + "; nothing was sent"
-		r.inv.ErrorCode = journal.CodePlanDiffers
-		return d.end(ctx, l, r, journal.Failed, now)
+		return d.stop(ctx, l, r, journal.CodePlanDiffers, now, "the plan no longer fits: "+p.Review.String()+"; nothing was sent")
 	}
 	refused := false
 	for i := range p.Items {
@@ -428,13 +440,15 @@ func (r *run) saved(item string) bool {
 }
 
 // cleanBelow tells whether an item that nobody typed reaches nothing that is not
-// selected, or that its plan file names, and whether it reaches anything.
+// selected, or that its plan file names, or no more of that than was planned; and whether
+// it reaches anything.
 func (d *Dispatcher) cleanBelow(ctx context.Context, r *run, it cfpath.Item, now time.Time) (clean, some bool, err error) {
 	rg := store.Range{Now: now}
 	if it.Kind == cfpath.Wildcard {
 		rg.Prefix = it.Text
 	}
 	tag := map[string]bool{strings.ToLower(it.Text): true}
+	spare := r.allowed[it.String()]
 	for e, err := range d.journal.Store().Scan(ctx, d.journal.Distribution(), rg) {
 		if err != nil {
 			return false, false, err
@@ -443,7 +457,10 @@ func (d *Dispatcher) cleanBelow(ctx context.Context, r *run, it cfpath.Item, now
 			continue
 		}
 		some = true
-		if !r.sel.Selects(&e, r.inv.Cut) && (r.bound == nil || !r.bound.collateral[e.Path]) {
+		if r.sel.Selects(&e, r.inv.Cut) || r.bound != nil && r.bound.collateral[e.Path] {
+			continue
+		}
+		if spare--; spare < 0 {
 			return false, true, nil
 		}
 	}

@@ -276,6 +276,9 @@ func (f *PlanFile) check() error {
 	if n := f.Options.Batch; n < 0 || n > maxBatch {
 		return &PlanFileError{Field: "options.batch", Reason: fmt.Sprintf("CloudFront takes no requests of %d items", n), Hint: fmt.Sprintf("write 1 to %d", maxBatch)}
 	}
+	if err := f.withinBudgets(); err != nil {
+		return err
+	}
 	slices.Sort(f.Collateral) // a set: its order means nothing
 	if f.Hash == "" {
 		return nil
@@ -283,6 +286,30 @@ func (f *PlanFile) check() error {
 	if sum := f.Sum(); f.Hash != sum {
 		return &PlanFileError{Field: "hash", Reason: fmt.Sprintf("the file was changed after it was made: it says %s, and what it sends has %s", f.Hash, sum),
 			Hint: madeAnew + "; if the change is meant, have it reviewed and take the hash out"}
+	}
+	return nil
+}
+
+// withinBudgets refuses the nearest plan where none kept to its budgets.
+func (f *PlanFile) withinBudgets() error {
+	o := &f.Options
+	const anew = "allow more, or select less, and " + madeAnew
+	if o.MaxItems != nil && len(f.Items) > *o.MaxItems {
+		return &PlanFileError{Field: "options.max_items", Reason: fmt.Sprintf("it has %d items, and at most %d were asked for", len(f.Items), *o.MaxItems), Hint: anew}
+	}
+	if o.MaxCollateral != "" {
+		if _, err := plan.ParseBudget(o.MaxCollateral); err != nil {
+			return &PlanFileError{Field: "options.max_collateral", Reason: strings.TrimPrefix(err.Error(), "plan: "), Hint: madeAnew}
+		}
+	}
+	wildcards := 0
+	for i := range f.Items {
+		if f.Items[i].Item.Kind == cfpath.Wildcard {
+			wildcards++
+		}
+	}
+	if o.MaxWildcards != nil && wildcards > *o.MaxWildcards {
+		return &PlanFileError{Field: "options.max_wildcards", Reason: fmt.Sprintf("it has %d wildcards, and at most %d were asked for", wildcards, *o.MaxWildcards), Hint: anew}
 	}
 	return nil
 }

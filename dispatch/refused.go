@@ -54,7 +54,7 @@ func (d *Dispatcher) instead(ctx context.Context, r *run, refused string, now ti
 		return "", err
 	}
 	c := journal.ComputeCoverage(k, now, d.opts.Rules.Longest())
-	if !c.Complete && !r.inv.Options.AssumeComplete || r.inv.Options.Exact {
+	if o := &r.inv.Options; !c.Complete && !o.AssumeComplete || o.Exact || o.Limited() || r.inv.Fixed != nil {
 		return "", nil
 	}
 	scope := d.opts.Scope

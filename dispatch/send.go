@@ -91,6 +91,7 @@ func (d *Dispatcher) sending(ctx context.Context, l *leader, r *run, now time.Ti
 		q := &r.queue.items[i]
 		b.Items = append(b.Items, q.item.String())
 		entries += int(q.entries)
+		b.Collateral += r.allowed[q.item.String()]
 	}
 	if wait, err := d.reserve(ctx, l, r, b.Items, entries, now); err != nil || wait > 0 {
 		return wait, err

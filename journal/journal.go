@@ -238,6 +238,18 @@ type Planning struct {
 	OnlySeen       bool `json:"only_seen,omitempty"`
 	AssumeComplete bool `json:"assume_complete,omitempty"`
 	Batch          int  `json:"batch,omitempty"`
+	// NativeTags: "#tag" is an item of the distribution.
+	NativeTags bool `json:"native_tags,omitempty"`
+	// MaxCollateral is "12" entries or "2.5%" of those selected; empty: none, or any
+	// number with MaxItems.
+	MaxCollateral string `json:"max_collateral,omitempty"`
+	MaxItems      *int   `json:"max_items,omitempty"`
+	MaxWildcards  *int   `json:"max_wildcards,omitempty"`
+}
+
+// Limited tells whether collateral, items or wildcards are bounded by choice.
+func (p *Planning) Limited() bool {
+	return p.MaxCollateral != "" || p.MaxItems != nil || p.MaxWildcards != nil
 }
 
 // Planned is what a plan came to when it was made for sending.
@@ -281,6 +293,9 @@ type Batch struct {
 	Sent      time.Time `json:"sent"`
 	FollowUp  bool      `json:"follow_up,omitempty"`
 	Repeat    bool      `json:"repeat,omitempty"` // once more, as --repeat-after asks
+	// Collateral is how many entries that nobody selected its looked-up items reached
+	// when they were planned.
+	Collateral int `json:"collateral,omitempty"`
 
 	State          BatchState `json:"state"`
 	InvalidationID string     `json:"invalidation_id,omitempty"`

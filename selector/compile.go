@@ -26,6 +26,8 @@ type Compiled struct {
 	age      time.Duration       // at least; -1: any
 	recent   time.Duration       // at most; -1: any
 	exclude  *patterns
+	// What is fetched beside what patterns and prefixes match; nil: nothing.
+	patternTwins, prefixTwins *patterns
 
 	named []cfpath.Item
 	// unsendable are the patterns that would be named but for their spelling.
@@ -92,10 +94,43 @@ func (s Selector) Compile() (*Compiled, error) {
 	if len(s.Patterns) > 0 && !s.All && c.prefixes == nil && c.regexps == nil && c.tags == nil && !s.Dated() {
 		c.name(given, s.ExactQuery)
 	}
+	if err := s.addTwins(c, given, prefixes); err != nil {
+		return nil, err
+	}
 	if err := s.nothing(c, given, prefixes, exclude); err != nil && !c.empty {
 		return nil, err
 	}
 	return c, nil
+}
+
+// addTwins finds out what the twins of patterns and prefixes are.
+func (s Selector) addTwins(c *Compiled, patterns, prefixes []string) error {
+	if len(s.Twins) == 0 {
+		return nil
+	}
+	twins, err := parseTwins(s.Twins)
+	if err != nil {
+		return err
+	}
+	if len(s.Regexps) > 0 {
+		return &Error{Where: "--twins", Input: s.Regexps[0], Reason: "the twins of what a regular expression matches are not known",
+			Hint: "name the pages with patterns or --prefix"}
+	}
+	if len(patterns) > 0 {
+		c.patternTwins = newPatterns(s.ExactQuery)
+		for _, p := range patterns {
+			addTwins(c.patternTwins, twins, p)
+		}
+		c.patternTwins.finish()
+	}
+	if len(prefixes) > 0 {
+		c.prefixTwins = newPatterns(s.ExactQuery)
+		for _, p := range prefixes {
+			addTwins(c.prefixTwins, twins, p+"*")
+		}
+		c.prefixTwins.finish()
+	}
+	return nil
 }
 
 // name finds which of the canonical patterns go out as named.
@@ -168,8 +203,8 @@ func (c *Compiled) Selects(e *inventory.Entry, cut time.Time) bool {
 // counts as selected.
 func (c *Compiled) MaySelect(path string) bool {
 	if c.empty ||
-		c.patterns != nil && !c.patterns.match(path) ||
-		c.prefixes != nil && !c.prefixes.match(path) ||
+		c.patterns != nil && !c.patterns.match(path) && !c.patternTwins.matches(path) ||
+		c.prefixes != nil && !c.prefixes.match(path) && !c.prefixTwins.matches(path) ||
 		c.exclude != nil && c.exclude.match(path) {
 		return false
 	}
@@ -190,8 +225,8 @@ func (c *Compiled) MaySelect(path string) bool {
 // have nothing in common.
 func (c *Compiled) MaySelectBelow(prefix string) bool {
 	return !c.empty &&
-		(c.patterns == nil || c.patterns.matchBelow(prefix)) &&
-		(c.prefixes == nil || c.prefixes.matchBelow(prefix)) &&
+		(c.patterns == nil || c.patterns.matchBelow(prefix) || c.patternTwins.matchesBelow(prefix)) &&
+		(c.prefixes == nil || c.prefixes.matchBelow(prefix) || c.prefixTwins.matchesBelow(prefix)) &&
 		(c.exclude == nil || !c.exclude.matchAllBelow(prefix))
 }
 
@@ -238,7 +273,7 @@ func (c *Compiled) Names(e *inventory.Entry) bool {
 	case len(c.named) == 0:
 		return false
 	case e.Folded:
-		return c.patterns.matchBelow(e.Path) && !c.unnamed.matchBelow(e.Path)
+		return c.patterns.matchBelow(e.Path) && !c.unnamed.matchBelow(e.Path) && !c.patternTwins.matchesBelow(e.Path)
 	}
 	return c.patterns.match(e.Path) && !c.unnamed.match(e.Path)
 }
@@ -248,11 +283,15 @@ func (c *Compiled) Names(e *inventory.Entry) bool {
 // path is shorter, has to be looked for apart.
 func (c *Compiled) Prefix() string {
 	var prefix string
-	for _, p := range [...]*patterns{c.patterns, c.prefixes} {
-		if p == nil {
+	for _, p := range [...][2]*patterns{{c.patterns, c.patternTwins}, {c.prefixes, c.prefixTwins}} {
+		if p[0] == nil {
 			continue
 		}
-		if common := p.common(); len(common) > len(prefix) {
+		common := p[0].common()
+		if twins := p[1]; twins != nil && twins.any() {
+			common = common[:shared(common, twins.common())]
+		}
+		if len(common) > len(prefix) {
 			prefix = common
 		}
 	}

@@ -61,6 +61,26 @@ func (s *patterns) match(path string) bool {
 	return query && s.stems.has(stem) || s.globs.match(path, stem, query, false)
 }
 
+// matches is match of a set that may be nil.
+func (s *patterns) matches(path string) bool { return s != nil && s.match(path) }
+
+// matchesBelow is matchBelow of a set that may be nil.
+func (s *patterns) matchesBelow(prefix string) bool { return s != nil && s.matchBelow(prefix) }
+
+// any tells whether there is a pattern.
+func (s *patterns) any() bool {
+	return len(s.exact.list)+len(s.prefixes.list)+len(s.globs.all) > 0
+}
+
+// shared is how many bytes two strings have in common at their beginning.
+func shared(a, b string) int {
+	n := 0
+	for n < len(a) && n < len(b) && a[n] == b[n] {
+		n++
+	}
+	return n
+}
+
 // matchBelow tells whether a pattern matches any string that begins with prefix.
 func (s *patterns) matchBelow(prefix string) bool {
 	if s.prefixes.begun(prefix) || s.prefixes.begins(prefix) || s.exact.begins(prefix) || s.globs.matchBelow(prefix) {
@@ -88,11 +108,7 @@ func (s *patterns) common() string {
 			common, first = p, false
 			return
 		}
-		n := 0
-		for n < len(p) && n < len(common) && p[n] == common[n] {
-			n++
-		}
-		common = common[:n]
+		common = common[:shared(common, p)]
 	}
 	// Between the first and the last of a sorted list all have what these two share.
 	for _, sorted := range [...][]string{s.exact.list, s.prefixes.list, s.globs.heads.list} {

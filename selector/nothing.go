@@ -72,7 +72,7 @@ func (s Selector) leavesOut(exclude []string, pattern string) int {
 
 // apart finds out that patterns and prefixes have nothing in common.
 func (s Selector) apart(c *Compiled, patterns, prefixes []string) error {
-	if len(patterns) == 0 || len(prefixes) == 0 {
+	if len(patterns) == 0 || len(prefixes) == 0 || len(s.Twins) > 0 {
 		return nil
 	}
 	for _, p := range prefixes {

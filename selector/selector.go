@@ -55,6 +55,10 @@ type Selector struct {
 	SeenSince []Duration `json:"seen_since,omitempty"`
 	// Exclude are patterns. Alone they select nothing.
 	Exclude []string `json:"exclude,omitempty"`
+	// Twins are templates, as of [DefaultTwins]: what is fetched beside the pages that
+	// Patterns and Prefixes select is selected too. Tags and ages are those of the
+	// twin itself. Nothing of it goes out as named. Regexps cannot be combined with it.
+	Twins []string `json:"twins,omitempty"`
 	// ExactQuery takes patterns literally: one without '?' is a path without query.
 	ExactQuery bool `json:"exact_query,omitempty"`
 }
@@ -142,6 +146,9 @@ func (s Selector) String() string {
 	add("--exclude", s.Exclude...)
 	if s.ExactQuery {
 		add("", "--exact-query")
+	}
+	if len(s.Twins) > 0 {
+		add("", "--twins")
 	}
 	return b.String()
 }

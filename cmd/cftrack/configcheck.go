@@ -48,6 +48,8 @@ The file is YAML. Its keys are the names of flags, and distributions:
       error-ttls: {404: 60}
       tiers: 3                 # with Origin Shield
       tag-header: X-Tags
+      native-tags: true        # CloudFront takes '#tag' for it
+      twins: ['{page}/', '{page}/data.json'] # for --twins, in place of the usual ones
       profile: production      # or role:, of the AWS configuration
       budget: 25               # dollars a month; read, not enforced by this version`,
 		Example: `  cftrack config check
@@ -79,9 +81,6 @@ func (a *app) configCheck() error {
 	}{a.file.Path, map[string]settingJSON{}, []distributionJSON{}, a.configWarnings()}
 	all := a.settings()
 	for name, flags := range all {
-		if name == "max-collateral" || name == "max-items" || name == "max-wildcards" {
-			continue
-		}
 		v := flags[0].Value.String()
 		if secret(name) {
 			v = stores.Redact(v)

@@ -104,7 +104,7 @@ func (a *app) invalidate(ctx context.Context, flags *invalidateFlags, args []str
 	ask := !flags.yes && terminal(a.stdin) && terminal(a.stderr)
 	if !a.json() || ask {
 		w := bufio.NewWriter(a.stderr)
-		writePlan(w, a.style(a.stderr), o.id, r.Selector.String(), v, flags.verbose)
+		writePlan(w, a.style(a.stderr), o.id, r.Selector.String(), r.Planning(), v, flags.verbose)
 		if err := w.Flush(); err != nil {
 			return err
 		}
@@ -112,14 +112,17 @@ func (a *app) invalidate(ctx context.Context, flags *invalidateFlags, args []str
 	if v.Review != nil && v.Review.Differs() {
 		return a.differs(v.Review)
 	}
+	if why := v.OverBudget(r.Planning()); why != "" {
+		return declined(journal.CodeOverBudget, why+"; nothing was sent")
+	}
 	if limit, guarded := flags.guard(a, flags.yes); guarded {
-		if v.Totals.Price > limit {
-			return overPrice(v.Totals.Price, limit, a.origins["max-price"].Source == config.Default)
+		if v.Price() > limit {
+			return overPrice(v.Price(), limit, a.origins["max-price"].Source == config.Default)
 		}
 		r.MaxPrice = &limit // the plan is made anew when it is sent
 	}
 	if ask && v.Totals.Items > 0 {
-		ok, err := a.ask(ctx, fmt.Sprintf("Send %s to %s, for at most %s?", count(v.Totals.Items, "item", "items"), o.id, dollars(v.Totals.Price)))
+		ok, err := a.ask(ctx, fmt.Sprintf("Send %s to %s, for at most %s?", count(v.Sends(), "item", "items"), o.id, dollars(v.Price())))
 		if err != nil {
 			return unsent(err)
 		}
@@ -161,8 +164,13 @@ func overPrice(price, limit float64, byDefault bool) error {
 // what was asked for.
 func declined(code, message string) *fault {
 	hint := "invalidate again with a higher --max-price"
-	if code == journal.CodePlanDiffers {
+	switch code {
+	case journal.CodePlanDiffers:
 		hint = remakeHint
+	case journal.CodeOverBudget:
+		hint = "allow more items, wildcards or collateral, or select less; 'cftrack plan --compare' says what each would take"
+	case journal.CodeBudget:
+		hint = "raise the month's budget in the configuration, or wait for the next month"
 	}
 	return &fault{exit: exitUndone, code: code, message: message, hint: hint}
 }

@@ -93,7 +93,7 @@ func shownPath(e *inventory.Entry) string {
 // scan calls f for every selected entry in order of path; without a selector
 // that is all.
 func (a *app) scan(cmd *cobra.Command, o *opened, sel *selectorFlags, args []string, f func(*inventory.Entry) error) error {
-	s, c, err := sel.read(a, args, o.aliases)
+	s, c, err := sel.read(a, args, o.target)
 	if err != nil {
 		return err
 	}

@@ -331,13 +331,9 @@ func TestHelp(t *testing.T) {
 func TestEveryFlagIsASetting(t *testing.T) {
 	a := &app{env: map[string]string{}}
 	a.newRoot()
-	values := map[string]string{"bool": "true", "int": "7", "uint64": "7", "duration": "90", "rule": "none", "number": "3", "dollars": "2.5",
+	values := map[string]string{"bool": "true", "int": "7", "uint64": "7", "duration": "90", "rule": "none", "number": "3", "budget": "2.5%", "dollars": "2.5",
 		"string": "json", "stringArray": "/x"}
 	for name, flags := range a.settings() {
-		switch name {
-		case "max-collateral", "max-items", "max-wildcards":
-			continue
-		}
 		value, ok := values[flags[0].Value.Type()]
 		if !ok {
 			t.Fatalf("%s: type %s", name, flags[0].Value.Type())

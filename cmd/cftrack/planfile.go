@@ -20,11 +20,14 @@ type planJSON struct {
 	*dispatch.PlanFile
 	Coverage  coverageJSON `json:"coverage"`
 	FreePaths int          `json:"free_paths"`
+	// Saved is what need not be sent since it is under way.
+	Saved     journal.Saving  `json:"saved"`
+	FollowUps dispatch.Likely `json:"likely_follow_ups"`
 }
 
 // inPlanFile are the flags whose part a plan file has.
 var inPlanFile = []string{"all", "prefix", "regexp", "tag", "older-than", "seen-since", "exclude", "exact-query", "null",
-	"assume-complete", "only-seen", "exact", "batch"}
+	"twins", "assume-complete", "only-seen", "exact", "batch", "max-collateral", "max-items", "max-wildcards", "native-tags", "explain", "compare"}
 
 // fromFile returns what a plan file says to send.
 func (f *invalidateFlags) fromFile(a *app, args []string) (dispatch.Request, error) {

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -11,8 +12,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cf-invalidation-tracker/cftrack/cfpath"
 	"github.com/cf-invalidation-tracker/cftrack/dispatch"
 	"github.com/cf-invalidation-tracker/cftrack/internal/config"
+	"github.com/cf-invalidation-tracker/cftrack/plan"
+	"github.com/cf-invalidation-tracker/cftrack/selector"
 )
 
 // defaultMaxPrice is the price over which nothing is sent unasked.
@@ -28,9 +32,10 @@ type planFlags struct {
 	assumeComplete, onlySeen, exact, verbose bool
 	batch, freePaths                         int
 	maxPrice                                 money
-
-	// What this version does not have yet is refused, not ignored.
-	maxCollateral, maxItems, maxWildcards string
+	nativeTags, compare                      bool
+	maxCollateral                            budgetFlag
+	maxItems, maxWildcards                   atMost
+	explain                                  []string
 }
 
 func (p *planFlags) add(cmd *cobra.Command) {
@@ -44,29 +49,20 @@ func (p *planFlags) add(cmd *cobra.Command) {
 	f.Var(&p.maxPrice, "max-price", "send nothing that costs more dollars")
 	f.IntVar(&p.freePaths, "free-paths", -1, "paths that are free yet this month; -1: 1,000 less what the journal knows of")
 	f.BoolVarP(&p.verbose, "verbose", "v", false, "show all items")
-	f.StringVar(&p.maxCollateral, "max-collateral", "", "not in this version")
-	f.StringVar(&p.maxItems, "max-items", "", "not in this version")
-	f.StringVar(&p.maxWildcards, "max-wildcards", "", "not in this version")
-	for _, name := range []string{"max-collateral", "max-items", "max-wildcards"} {
-		_ = f.MarkHidden(name)
-	}
+	f.Var(&p.maxCollateral, "max-collateral", "entries that nobody selected and that may be hit to save items: a `number`, or P% of the selected")
+	f.Var(&p.maxItems, "max-items", "the best plan of at most so many items, whatever it hits beside")
+	f.Var(&p.maxWildcards, "max-wildcards", "at most so many wildcards")
+	f.BoolVar(&p.nativeTags, "native-tags", false, "CloudFront takes the distribution's tags: use '#tag' where that is cheaper")
+	f.StringArrayVar(&p.explain, "explain", nil, "say what the plan does to this `path`, and why")
+	f.BoolVar(&p.compare, "compare", false, "show what other budgets and simpler ways would cost")
 }
 
 // request returns what to plan.
 func (p *planFlags) request(a *app, args []string, t *target) (dispatch.Request, error) {
-	for _, later := range []struct{ name, value, instead string }{
-		{"max-collateral", p.maxCollateral, "name a wider pattern yourself, such as '/blog/*': what is named goes out as named"},
-		{"max-items", p.maxItems, "name wider patterns yourself, such as '/blog/*', or bound the price with --max-price"},
-		{"max-wildcards", p.maxWildcards, "--exact uses no wildcards at all"},
-	} {
-		if later.value != "" {
-			return dispatch.Request{}, usage("not-in-this-version", later.instead, "this version does not have --%s", later.name)
-		}
-	}
 	if err := p.checkCounts(); err != nil {
 		return dispatch.Request{}, err
 	}
-	s, _, err := p.read(a, args, t.aliases)
+	s, _, err := p.read(a, args, t)
 	if err != nil {
 		return dispatch.Request{}, err
 	}
@@ -76,9 +72,30 @@ func (p *planFlags) request(a *app, args []string, t *target) (dispatch.Request,
 	if err := p.inScope(t); err != nil {
 		return dispatch.Request{}, err
 	}
-	r := dispatch.Request{Selector: s, AssumeComplete: p.assumeComplete, OnlySeen: p.onlySeen, Exact: p.exact, Batch: p.batch}
+	r := dispatch.Request{Selector: s, AssumeComplete: p.assumeComplete, OnlySeen: p.onlySeen, Exact: p.exact, Batch: p.batch,
+		NativeTags: p.nativeTags, MaxCollateral: p.maxCollateral.budget, MaxItems: p.maxItems.n, MaxWildcards: p.maxWildcards.n,
+		Compare: p.compare, Twins: t.twins()}
+	if a.origins["native-tags"].Source < config.FromEnvironment && t.Distribution != nil {
+		r.NativeTags = r.NativeTags || t.NativeTags
+	}
+	if o := r.Planning(); r.Exact && o.Limited() {
+		return r, usage("flag", "leave --exact out, or the limits", "--exact leaves no choice to --max-collateral, --max-items or --max-wildcards")
+	}
 	if p.freePaths >= 0 {
 		r.FreePaths = &p.freePaths
+	}
+	if limit := float64(p.maxPrice); a.origins["max-price"].Source != config.Default {
+		r.MaxPrice = &limit
+	}
+	for _, e := range p.explain {
+		path, err := selector.StripURL(e, t.aliases)
+		if err == nil {
+			path, err = cfpath.Canonical(path)
+		}
+		if err != nil {
+			return r, err
+		}
+		r.Explain = append(r.Explain, path)
 	}
 	return r, nil
 }
@@ -113,3 +130,45 @@ func (m *money) Set(s string) error {
 
 func (m *money) String() string { return strconv.FormatFloat(float64(*m), 'f', -1, 64) }
 func (*money) Type() string     { return "dollars" }
+
+// budgetFlag is the value of --max-collateral.
+type budgetFlag struct{ budget *plan.Budget }
+
+func (b *budgetFlag) Set(s string) error {
+	v, err := plan.ParseBudget(s)
+	if err != nil {
+		return errors.New("write a number of entries, such as 12, or a share of those selected, such as 2.5%")
+	}
+	b.budget = &v
+	return nil
+}
+
+func (b *budgetFlag) String() string {
+	if b.budget == nil {
+		return ""
+	}
+	return b.budget.String()
+}
+
+func (*budgetFlag) Type() string { return "budget" }
+
+// atMost is the value of a flag that is a cap, or not given.
+type atMost struct{ n *int }
+
+func (m *atMost) Set(s string) error {
+	v, err := strconv.Atoi(s)
+	if err != nil || v < 0 {
+		return errors.New("write a number, such as 5")
+	}
+	m.n = &v
+	return nil
+}
+
+func (m *atMost) String() string {
+	if m.n == nil {
+		return ""
+	}
+	return strconv.Itoa(*m.n)
+}
+
+func (*atMost) Type() string { return "number" }

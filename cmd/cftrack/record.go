@@ -246,7 +246,7 @@ func (a *app) remove(cmd *cobra.Command, sel *selectorFlags, args []string) (err
 		return err
 	}
 	defer o.close(&err)
-	s, _, err := sel.read(a, args, o.aliases)
+	s, _, err := sel.read(a, args, o.target)
 	if err != nil {
 		return err
 	}

@@ -31,6 +31,7 @@ type selectorFlags struct {
 	selector.Selector
 	olderThan, seenSince ages
 	null                 bool // between patterns that are read
+	twins                bool
 }
 
 func (s *selectorFlags) add(cmd *cobra.Command) {
@@ -43,13 +44,17 @@ func (s *selectorFlags) add(cmd *cobra.Command) {
 	f.Var(&s.seenSince, "seen-since", "entries last sighted no longer ago")
 	f.StringArrayVar(&s.Exclude, "exclude", nil, "a `pattern` of what to leave out")
 	f.BoolVarP(&s.null, "null", "0", false, "what @FILE and - read ends with NULs, not with lines")
+	f.BoolVar(&s.twins, "twins", false, "also what is fetched beside the selected pages, such as index.html, with and without slash, and the data of frameworks")
 	f.BoolVar(&s.ExactQuery, "exact-query", false, "take patterns without ? as paths without query string")
 }
 
 // read returns the selector that flags and arguments make, checked.
-func (s *selectorFlags) read(a *app, args []string, aliases []string) (selector.Selector, *selector.Compiled, error) {
+func (s *selectorFlags) read(a *app, args []string, t *target) (selector.Selector, *selector.Compiled, error) {
 	out := s.Selector
 	out.OlderThan, out.SeenSince = s.olderThan, s.seenSince
+	if s.twins {
+		out.Twins = t.twins()
+	}
 	if err := expanded(args); err != nil {
 		return out, nil, err
 	}
@@ -78,14 +83,14 @@ func (s *selectorFlags) read(a *app, args []string, aliases []string) (selector.
 		}
 	}
 	for _, p := range patterns {
-		path, err := selector.StripURL(p, aliases)
+		path, err := selector.StripURL(p, t.aliases)
 		if err != nil {
 			return out, nil, err
 		}
 		out.Patterns = append(out.Patterns, path)
 	}
 	for i, p := range out.Exclude {
-		path, err := selector.StripURL(p, aliases)
+		path, err := selector.StripURL(p, t.aliases)
 		if err != nil {
 			return out, nil, err
 		}
@@ -94,6 +99,14 @@ func (s *selectorFlags) read(a *app, args []string, aliases []string) (selector.
 	}
 	c, err := out.Compile()
 	return out, c, err
+}
+
+// twins are the templates of what is fetched beside a page.
+func (t *target) twins() []string {
+	if t.Distribution != nil && t.Twins != nil {
+		return t.Twins
+	}
+	return selector.DefaultTwins()
 }
 
 // inScope refuses prefixes under which nothing is recorded.

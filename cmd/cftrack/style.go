@@ -7,8 +7,6 @@ import (
 	"io"
 	"os"
 	"strconv"
-	"strings"
-	"unicode/utf8"
 
 	"golang.org/x/term"
 )
@@ -49,29 +47,12 @@ func (s style) bold(text string) string  { return s.paint("1", text) }
 func (s style) faint(text string) string { return s.paint("2", text) }
 func (s style) warn(text string) string  { return s.paint("33", text) }
 
-// cut shortens a text to so many characters.
+// cut shortens a visible text to so many columns.
 func (s style) cut(text string, most int) string {
 	most = max(most, 20)
-	if utf8.RuneCountInString(text) <= most {
+	if columns(text) <= most {
 		return text
 	}
-	r := []rune(text)
-	return string(r[:most-3]) + "..."
-}
-
-// wrap breaks a text into lines of at most width characters, where it has spaces.
-func wrap(text string, width int) []string {
-	var lines []string
-	line := ""
-	for _, word := range strings.Fields(text) {
-		if line != "" && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width {
-			lines = append(lines, line)
-			line = ""
-		}
-		if line != "" {
-			line += " "
-		}
-		line += word
-	}
-	return append(lines, line)
+	head, _ := take(text, most-3)
+	return head + "..."
 }

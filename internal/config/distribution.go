@@ -14,6 +14,7 @@ import (
 
 	"github.com/cf-invalidation-tracker/cftrack/cfpath"
 	"github.com/cf-invalidation-tracker/cftrack/lifetime"
+	"github.com/cf-invalidation-tracker/cftrack/selector"
 )
 
 // A Distribution is what a file says about one. What it leaves open is nil.
@@ -23,8 +24,11 @@ type Distribution struct {
 	Scope      []string // path patterns of what its recorders see
 	OriginPath *string
 	TagHeader  *string
-	Role       string // to assume, an ARN
-	Profile    string // of the AWS configuration files
+	// NativeTags: CloudFront takes "#tag" for it.
+	NativeTags bool
+	Twins      []string // templates of what is fetched beside a page; nil: the default ones
+	Role       string   // to assume, an ARN
+	Profile    string   // of the AWS configuration files
 	// Budget in dollars a month is read, and not enforced.
 	Budget *float64
 
@@ -164,6 +168,23 @@ func (d *decoder) distribution(n ast.Node) Distribution {
 		case "tag-header":
 			s := d.word(e)
 			out.TagHeader = &s
+		case "native-tags":
+			if t, ok := d.text(e.value, e.name); ok {
+				v, err := strconv.ParseBool(t.text)
+				if err != nil {
+					d.fail(e.value, "write true or false", "%q is neither true nor false", t.text)
+				}
+				out.NativeTags = v
+			}
+		case "twins":
+			out.Twins = []string{}
+			for _, t := range d.texts(e.value, e.name) {
+				if err := selector.CheckTwin(t.text); err != nil {
+					d.wrong(t.node, err)
+					continue
+				}
+				out.Twins = append(out.Twins, t.text)
+			}
 		case "role":
 			if out.Role = d.word(e); out.Role != "" && !strings.HasPrefix(out.Role, "arn:") {
 				d.fail(e.value, "write its ARN, such as arn:aws:iam::111122223333:role/purge", "%q is no role", out.Role)
@@ -204,7 +225,7 @@ func (d *decoder) distribution(n ast.Node) Distribution {
 			}
 		default:
 			d.fail(e.key, "a distribution has id, aliases, scope, origin-path, behaviors, policy, min-ttl, default-ttl, max-ttl, query, cache-options, all-headers, "+
-				"error-ttl, error-ttls, tiers, tag-header, role, profile and budget", "unknown key %q", e.name)
+				"error-ttl, error-ttls, tiers, tag-header, native-tags, twins, role, profile and budget", "unknown key %q", e.name)
 		}
 	}
 	if out.ID == "" {
@@ -337,6 +358,14 @@ func (d *decoder) wrong(n ast.Node, err error) {
 	if errors.As(err, &pe) {
 		hint := pe.Hint
 		bare := *pe
+		bare.Hint = ""
+		d.fail(n, hint, "%s", bare.Error())
+		return
+	}
+	var se *selector.Error
+	if errors.As(err, &se) {
+		hint := se.Hint
+		bare := *se
 		bare.Hint = ""
 		d.fail(n, hint, "%s", bare.Error())
 		return
