@@ -331,7 +331,12 @@ func (w *world) judgeBatch(b *journal.Batch, inv *journal.Invalidation, present 
 	if err != nil {
 		return
 	}
-	looked := time.Now().Add(-5 * time.Second)
+	// How long it may take to save what was made up.
+	mind := 100 * time.Millisecond
+	if w.script.Lag || w.script.has(StopPurger) {
+		mind = time.Minute
+	}
+	looked := time.Now().Add(-mind)
 	for _, text := range b.Items {
 		if b.FollowUp {
 			continue // what lies under an item is followed up, whatever its tags are by now

@@ -86,6 +86,7 @@ type Step struct {
 	Settle   time.Duration `json:",omitempty"`
 	Exact    bool          `json:",omitempty"`
 	Assume   bool          `json:",omitempty"`
+	Batch    int           `json:",omitempty"` // items a batch
 }
 
 func (s Step) String() string {
@@ -104,7 +105,8 @@ func (s Step) String() string {
 			b.WriteString(", handler says " + s.Text)
 		}
 	case Purge:
-		fmt.Fprintf(&b, "purger %d: %s now=%v settle=%v exact=%v assume=%v", s.Who, s.Selector, s.Now, s.Settle, s.Exact, s.Assume)
+		fmt.Fprintf(&b, "purger %d: %s now=%v settle=%v exact=%v assume=%v batch=%d",
+			s.Who, s.Selector, s.Now, s.Settle, s.Exact, s.Assume, s.Batch)
 	default:
 		fmt.Fprintf(&b, "who %d page %d ops %d for %v %s", s.Who, s.Page, s.Ops, s.For, s.Text)
 	}
@@ -220,6 +222,10 @@ func Draw(seed uint64) *Script {
 	return s
 }
 
+func (s *Script) has(kinds ...Kind) bool {
+	return slices.ContainsFunc(s.Steps, func(x Step) bool { return slices.Contains(kinds, x.Do) })
+}
+
 func (s *Script) sort() {
 	slices.SortStableFunc(s.Steps, func(a, b Step) int { return int(a.At - b.At) })
 }
@@ -290,6 +296,7 @@ func (s *Script) purge(r drawer, at time.Duration) {
 	p.Settle = pick(r, 0, 0, time.Second, 5*time.Second)
 	p.Exact = r.chance(15)
 	p.Assume = r.chance(25)
+	p.Batch = pick(r, 0, 0, 0, 1, 2)
 	s.Steps = append(s.Steps, p)
 	if r.chance(5) {
 		s.Steps = append(s.Steps, Step{At: at + r.between(0, 10*time.Second), Do: Cancel})

@@ -255,6 +255,80 @@ func TestWhatAnotherPurgeCoversIsWaitedFor(t *testing.T) {
 	}
 }
 
+// drained is a page that has left its server before the cut, and comes to its edge
+// after the purge was sent.
+func drained(cut time.Duration, more ...Step) *Script {
+	late := get(20*s1, 0, 20*ms)
+	late.Drain, late.Edge = 1900*ms, 1
+	return site(then([]Step{get(5*s1, 0, 20*ms), late, purge(cut, "/a")}, more...)...)
+}
+
+// A recorder keeps what it has flushed and reported nowhere until it cannot be on
+// its way any more.
+func TestContentThatIsStillOnItsWay(t *testing.T) {
+	for at := 20100 * ms; at < 21800*ms; at += 97 * ms {
+		hold(t, drained(at)).wantFollowUp(t)
+	}
+}
+
+// Its sightings were flushed, and its session says so: no gap hides them.
+func TestARecorderThatDiedIsSpokenFor(t *testing.T) {
+	for at := 21050 * ms; at < 21800*ms; at += 53 * ms {
+		s := drained(at, Step{Do: Kill, At: at + 20*ms}, get(40*s1, 2, ms))
+		hold(t, s).wantFollowUp(t)
+	}
+}
+
+// What is sighted while a batch is sent and cleared stays in the inventory.
+func TestSightingsWhileABatchIsCleared(t *testing.T) {
+	for seed := range uint64(40) {
+		s := site(get(5*s1, 0, 20*ms), get(5*s1, 1, 20*ms), purge(20*s1, "/a*"), purge(29*s1, "/a/b"), purge(35*s1, "/a"))
+		s.Seed, s.Lag = seed+1, seed%2 == 0
+		for i := range 30 {
+			for page := range 2 {
+				g := get(19*s1+time.Duration(i)*700*ms+time.Duration(seed)*13*ms, page, 20*ms)
+				g.Edge, g.Who = i%2, i%2
+				s.Steps = append(s.Steps, g)
+			}
+		}
+		hold(t, s)
+	}
+}
+
+// A wildcard that was looked up does not go out over what came meanwhile.
+func TestWhatComesUnderAWildcardBeforeItIsSent(t *testing.T) {
+	s := site()
+	s.Pages = nil
+	for i := range 4 {
+		for j := range 3 {
+			p := Page{Path: fmt.Sprintf("/p%d/%d", i, j), Tags: "x"}
+			if j == 2 {
+				p.Tags = ""
+			} else {
+				s.Steps = append(s.Steps, get(5*s1+time.Duration(3*i+j)*ms, 3*i+j, ms))
+			}
+			s.Pages = append(s.Pages, p)
+		}
+	}
+	s.Pages = append(s.Pages, Page{Path: "/p"}) // else one wildcard would do
+	s.Steps = append(s.Steps, get(5*s1, 12, ms), get(20400*ms, 11, ms), Step{Do: Purge, At: 20 * s1, Now: true, Assume: true, Batch: 1,
+		Selector: selector.Selector{Tags: []string{"x"}}})
+	w := hold(t, s)
+	wild, exact := 0, 0
+	for _, b := range w.final.Batches {
+		for _, it := range b.Items {
+			if strings.HasSuffix(it, "*") {
+				wild++
+			} else {
+				exact++
+			}
+		}
+	}
+	if wild != 3 || exact != 2 {
+		t.Errorf("%d wildcards and %d paths were sent", wild, exact)
+	}
+}
+
 func TestScriptsSayWhatTheyAre(t *testing.T) {
 	for seed := range uint64(50) {
 		if a, b := fmt.Sprint(Draw(seed)), fmt.Sprint(Draw(seed)); a != b {

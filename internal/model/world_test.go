@@ -115,7 +115,7 @@ func (w *world) play() {
 	s := w.script
 	w.base = time.Now()
 	w.g = newGround(s.Offset)
-	w.g.keep = slices.ContainsFunc(s.Steps, func(x Step) bool { return x.Do == Back || x.Do == Empty })
+	w.g.keep = s.has(Back, Empty)
 	w.g.saved = w.judgeBatch
 	w.j = journal.Open(w.g, dist)
 	w.rules = lifetime.DefaultRules()
@@ -427,7 +427,7 @@ func (w *world) doPurger(st *Step) {
 func (w *world) purge(p *process, st *Step) {
 	asked := time.Now()
 	inv, err := p.purger.Open(p.ctx, dispatch.Request{
-		Selector: st.Selector, Now: st.Now, Settle: st.Settle, Exact: st.Exact, AssumeComplete: st.Assume,
+		Selector: st.Selector, Now: st.Now, Settle: st.Settle, Exact: st.Exact, AssumeComplete: st.Assume, Batch: st.Batch,
 	})
 	if err != nil {
 		w.say("%s could not open %s: %v", p.name, st.Selector, err)

@@ -69,14 +69,10 @@ var mutations = []mutation{
 		`	if v != 0 && cur.Holder != holder && now.Before(cur.Until) {`,
 		`	if false && v != 0 && cur.Holder != holder && now.Before(cur.Until) {`,
 	}}},
-	{"order", "a recorder reads the journal before it flushes", []edit{{
+	{"holding", "a recorder acknowledges what it still holds something of", []edit{{
 		"loop.go",
-		`		flushErr := t.flush(ctx)
-		// A store that takes no more updates may still take documents.
-		err = t.catchUp(ctx)`,
-		`		// A store that takes no more updates may still take documents.
-		err = t.catchUp(ctx)
-		flushErr := t.flush(ctx)`,
+		`		k.acked = k.acked || !slices.ContainsFunc(holds, func(h hold) bool {`,
+		`		k.acked = true || !slices.ContainsFunc(holds, func(h hold) bool {`,
 	}}},
 	{"dead", "nobody speaks for a recorder that died", []edit{{
 		"dispatch/sweep.go",
