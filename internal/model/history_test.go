@@ -24,12 +24,26 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 )
 
 const (
 	ciHistories = 300
 	firstSeed   = 1
 )
+
+// The AWS SDK is told everything by its options.
+func TestMain(m *testing.M) {
+	for _, v := range os.Environ() {
+		if name, _, _ := strings.Cut(v, "="); strings.HasPrefix(name, "AWS_") {
+			os.Unsetenv(name)
+		}
+	}
+	os.Setenv("AWS_CONFIG_FILE", os.DevNull)
+	os.Setenv("AWS_SHARED_CREDENTIALS_FILE", os.DevNull)
+	goleak.VerifyTestMain(m)
+}
 
 func setting(t *testing.T, name string, otherwise uint64) uint64 {
 	t.Helper()
