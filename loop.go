@@ -40,6 +40,7 @@ type loop struct {
 	known   []*known  // invalidations that something held may concern
 	reports []journal.Report
 	gaps    []journal.Gap
+	said    []journal.Gap // those that are written, lest the store loses them too
 	unsure  *renewal     // a renewal that may have been written, or not
 	full    *journal.Gap // the present run of losses
 	fails   int          // rounds, in a row
@@ -276,6 +277,7 @@ func (t *Tracker) catchUp(ctx context.Context) error {
 		if err := t.journal.Supersede(ctx, l.revived, l.back); err != nil {
 			return err
 		}
+		l.saidSo(l.back)
 		l.revived = nil
 	}
 	if u := l.unsure; u != nil { // it must be settled before anything new
@@ -323,7 +325,15 @@ func (t *Tracker) write(ctx context.Context, u *renewal) error {
 	t.reports.Add(uint64(len(u.reports)))
 	l.reports = slices.Delete(l.reports, 0, len(u.reports))
 	l.gaps = slices.DeleteFunc(l.gaps, func(g journal.Gap) bool { return slices.Contains(u.gaps, g) })
+	l.saidSo(u.gaps...)
 	return nil
+}
+
+// saidSo remembers gaps that were written, in their last form.
+func (l *loop) saidSo(gaps ...journal.Gap) {
+	for _, g := range gaps {
+		l.said = append(slices.DeleteFunc(l.said, func(s journal.Gap) bool { return s.ID == g.ID }), g)
+	}
 }
 
 // read learns of the invalidations since the last read.
@@ -532,8 +542,8 @@ func (t *Tracker) openSession(ctx context.Context) error {
 		s.Oldest = t.storeTime(oldest).Add(-time.Duration(t.skew.Load()))
 	}
 	s.Flushed = l.flushedSince(s)
-	if err := t.journal.OpenSession(ctx, s, now); err != nil {
-		return err
+	if err := t.journal.OpenSession(ctx, s, now, l.gaps...); err != nil {
+		return err // and if an answer was lost, what is in l.gaps is written again
 	}
 	l.session, l.opening, l.epoch = s, nil, status.Epoch
 	t.log.Info("session opened", "session", s.ID, "recorder", s.Recorder)
@@ -574,6 +584,18 @@ func (t *Tracker) explainLoss(ctx context.Context, epoch string) error {
 		ID: "back-" + l.lost.ID, From: l.lost.Opened, Until: t.clock.Now(),
 		Cause: journal.CauseStoreBack, Recorder: t.opts.Name,
 	}
+	gaps, err := t.journal.Gaps(ctx)
+	if err != nil {
+		return err
+	}
+	listed := func(id string) bool {
+		return slices.ContainsFunc(gaps, func(g *journal.Gap) bool { return g.ID == id })
+	}
+	for _, g := range l.said { // a store that goes back twice loses what was said of the first time
+		if !listed(g.ID) {
+			l.gaps = append(l.gaps, g)
+		}
+	}
 	found := slices.IndexFunc(sessions, func(s *journal.Session) bool { return s.ID == l.lost.ID })
 	switch {
 	case found >= 0: // as far as the data goes back
@@ -583,10 +605,6 @@ func (t *Tracker) explainLoss(ctx context.Context, epoch string) error {
 		g.Cause = journal.CauseStoreLost
 	default:
 		last, err := t.journal.Last(ctx)
-		if err != nil {
-			return err
-		}
-		gaps, err := t.journal.Gaps(ctx)
 		if err != nil {
 			return err
 		}

@@ -72,8 +72,9 @@ type Tracking struct {
 // OpenSession makes a session known. It fills Opened and Renewed with now, and
 // Flushed unless that is set and earlier: what was sighted since then dies with the
 // recorder. It acknowledges nothing: the recorder judges every invalidation that may
-// concern what it holds. A first session also begins the tracking.
-func (j *Journal) OpenSession(ctx context.Context, s *Session, now time.Time) error {
+// concern what it holds. A first session also begins the tracking. What the recorder
+// knows of gaps is written with it, so that no session is without them.
+func (j *Journal) OpenSession(ctx context.Context, s *Session, now time.Time, gaps ...Gap) error {
 	s.Opened, s.Renewed, s.Renewals = now, now, 1
 	if s.Flushed.IsZero() || s.Flushed.After(now) {
 		s.Flushed = now
@@ -88,6 +89,9 @@ func (j *Journal) OpenSession(ctx context.Context, s *Session, now time.Time) er
 			return err
 		}
 		puts := []store.Put{put(dirSessions+s.ID, s)}
+		for _, g := range gaps {
+			puts = append(puts, put(dirGaps+g.ID, g))
+		}
 		if tv == 0 {
 			tr.Since = now
 		}

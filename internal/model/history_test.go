@@ -14,9 +14,11 @@
 package model
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -93,12 +95,42 @@ func histories(t *testing.T, first, n uint64) {
 					if tries := setting(t, "CFTRACK_SHRINK", 300); tries > 0 {
 						s, faults, events = shrink(t, s, faults, events, int(tries))
 					}
-					t.Errorf("history %d, shrunk:\n%s\n\n%v\n%s", seed, strings.Join(faults, "\n"), s, strings.Join(events, "\n"))
+					t.Errorf("history %d, shrunk:\n%s\n\n%v\n%s\n\nfor testdata: %s", seed, strings.Join(faults, "\n"), s,
+						strings.Join(events, "\n"), s.json(t))
 				}
 			})
 		}
 	})
 	t.Logf("%d histories from seed %d in %v", n, first, time.Since(began).Round(time.Millisecond))
+}
+
+func (s *Script) json(t *testing.T) []byte {
+	b, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// Histories in which something was wrong once, shrunk. The names say what.
+func TestHistoriesThatFailedOnce(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.json")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%d histories, %v", len(files), err)
+	}
+	for _, name := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(name), ".json"), func(t *testing.T) {
+			b, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := new(Script)
+			if err := json.Unmarshal(b, s); err != nil {
+				t.Fatal(err)
+			}
+			hold(t, s)
+		})
+	}
 }
 
 // shrink leaves out of a failing history whatever it can do without.
