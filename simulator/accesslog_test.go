@@ -157,27 +157,38 @@ CustomErrorResponses: [{ErrorCode: 404, ErrorCachingMinTTL: 20}]
 `
 	targets := []string{"/", "/p", "/p?x=1", "/q/a?x=1", "/q/a?b&x=%C3", "/w/a?w=1&z=2", "/w/a?z=3", "/min/a'b", "/min/a%20b//c", "/off/a"}
 	controls := []string{"max-age=40", "no-store", "s-maxage=70, stale-while-revalidate=30", "private", "max-age=0, stale-if-error=50", ""}
+	type step struct {
+		kind                                    string
+		status, seconds, edge                   int
+		control, etag, method, target, variance string
+	}
+	steps := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) step {
+		return step{
+			rapid.SampledFrom([]string{"status", "headers", "time", "ask", "ask", "ask"}).Draw(t, "kind"),
+			rapid.SampledFrom([]int{200, 200, 301, 404, 403, 500}).Draw(t, "status"), rapid.IntRange(1, 60).Draw(t, "seconds"), rapid.IntRange(0, 1).Draw(t, "edge"),
+			rapid.SampledFrom(controls).Draw(t, "control"), rapid.SampledFrom([]string{"auto", ""}).Draw(t, "etag"),
+			rapid.SampledFrom([]string{"GET", "GET", "GET", "HEAD"}).Draw(t, "method"), rapid.SampledFrom(targets).Draw(t, "target"),
+			rapid.SampledFrom([]string{"1", "2"}).Draw(t, "variance"),
+		}
+	}), 1, 25)
 	rapid.Check(t, func(rt *rapid.T) {
+		regional, age, program := rapid.IntRange(0, 2).Draw(rt, "regional"), rapid.Bool().Draw(rt, "age"), steps.Draw(rt, "steps")
 		synctest.Test(t, func(t *testing.T) {
 			var log bytes.Buffer
 			c := load(t, config)
 			rules := c.Rules()
 			origin := &pages{version: 1}
-			s := start(t, origin, now(Options{
-				Edges: 2, Regional: rapid.IntRange(0, 2).Draw(rt, "regional"), Config: c, AccessLog: &log,
-				TiersIgnoreAge: rapid.Bool().Draw(rt, "age"), Seed: 1,
-			}))
-			for range rapid.IntRange(1, 25).Draw(rt, "steps") {
-				switch rapid.IntRange(0, 5).Draw(rt, "step") {
-				case 0:
-					origin.answer(rapid.SampledFrom([]int{200, 200, 301, 404, 403, 500}).Draw(rt, "status"))
-				case 1:
-					origin.set(1, "Cache-Control", rapid.SampledFrom(controls).Draw(rt, "control"), "Etag", rapid.SampledFrom([]string{"auto", ""}).Draw(rt, "etag"))
-				case 2:
-					time.Sleep(time.Duration(rapid.IntRange(1, 60).Draw(rt, "seconds")) * time.Second)
-				default:
-					method := rapid.SampledFrom([]string{"GET", "GET", "GET", "HEAD"}).Draw(rt, "method")
-					ask(t, s, rapid.IntRange(0, 1).Draw(rt, "edge"), method, rapid.SampledFrom(targets).Draw(rt, "target"), "X-A", rapid.SampledFrom([]string{"1", "2"}).Draw(rt, "header"))
+			s := start(t, origin, now(Options{Edges: 2, Regional: regional, Config: c, AccessLog: &log, TiersIgnoreAge: age}))
+			for _, step := range program {
+				switch step.kind {
+				case "status":
+					origin.answer(step.status)
+				case "headers":
+					origin.set(1, "Cache-Control", step.control, "Etag", step.etag)
+				case "time":
+					time.Sleep(time.Duration(step.seconds) * time.Second)
+				case "ask":
+					ask(t, s, step.edge, step.method, step.target, "X-A", step.variance)
 				}
 				synctest.Wait()
 			}
@@ -193,7 +204,8 @@ CustomErrorResponses: [{ErrorCode: 404, ErrorCachingMinTTL: 20}]
 					break
 				}
 				if err != nil || outcome == accesslog.Malformed {
-					rt.Fatal(err, r.Summary().Problems)
+					rt.Error(err, r.Summary().Problems)
+					return
 				}
 				if outcome == accesslog.Recorded {
 					entries[line.Sighting.Path] = entries[line.Sighting.Path].Merge(line.Record())

@@ -38,6 +38,11 @@ func TestRegionalCachesFeedTheirEdges(t *testing.T) {
 		}
 		// What is not cached skips the regional caches, and so does OPTIONS.
 		ask(t, s, 0, http.MethodPost, "/p")
+		options := start(t, origin, now(Options{Edges: 1, Regional: 1, Config: load(t,
+			"DefaultCacheBehavior: {CachePolicyId: CachingOptimized, AllowedMethods: {Items: [GET, HEAD, OPTIONS], CachedMethods: [GET, HEAD, OPTIONS]}}")}))
+		if ask(t, options, 0, http.MethodOptions, "/p"); len(options.Objects(0)) != 1 || len(options.Regional(0)) != 0 {
+			t.Errorf("OPTIONS: %d at the edge, %d in the regional cache", len(options.Objects(0)), len(options.Regional(0)))
+		}
 		origin.set(1, "Cache-Control", "no-store")
 		get(t, s, 0, "/q")
 		if o := s.Regional(0); len(o) != 0 {
