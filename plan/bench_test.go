@@ -16,6 +16,9 @@ import (
 	"time"
 
 	"github.com/cf-invalidation-tracker/cftrack/inventory"
+	"github.com/cf-invalidation-tracker/cftrack/selector"
+	"github.com/cf-invalidation-tracker/cftrack/store"
+	"github.com/cf-invalidation-tracker/cftrack/store/filestore"
 )
 
 // inventoryOf is a site of n entries: sections, days, pages, queries.
@@ -207,4 +210,97 @@ func watchMemory() func() uint64 {
 		}
 	}()
 	return func() uint64 { close(stop); return <-done }
+}
+
+// BenchmarkStore plans over an embedded store in the directory CFTRACK_PLAN_STORE, which
+// it fills with CFTRACK_PLAN entries if it is new.
+func BenchmarkStore(b *testing.B) {
+	dir := os.Getenv("CFTRACK_PLAN_STORE")
+	if dir == "" {
+		b.Skip("CFTRACK_PLAN_STORE names no directory")
+	}
+	const distribution = "E2EXAMPLE"
+	_, err := os.Stat(dir)
+	st, openErr := filestore.Open(dir, nil)
+	if openErr != nil {
+		b.Fatal(openErr)
+	}
+	defer st.Close()
+	now := time.Now()
+	if err != nil {
+		n, err := strconv.Atoi(os.Getenv("CFTRACK_PLAN"))
+		if err != nil {
+			b.Fatal("CFTRACK_PLAN is no number: ", err)
+		}
+		var batch []inventory.Update
+		flush := func() {
+			if err := st.Merge(b.Context(), distribution, batch); err != nil {
+				b.Fatal(err)
+			}
+			batch = batch[:0]
+		}
+		record := inventory.Sighting{Path: "/", Start: now, End: now, Expires: now.Add(1000 * time.Hour)}.Record()
+		for in := range site(n, func(int) bool { return false }) {
+			batch = append(batch, inventory.Update{Path: in.Entry.Path, Record: record})
+			if len(batch) == 10_000 {
+				flush()
+			}
+		}
+		flush()
+	}
+	for _, bm := range []struct {
+		name     string
+		selector selector.Selector
+		opts     *Options
+	}{
+		{"scan", selector.Selector{}, nil},
+		{"prefix", selector.Selector{Prefixes: []string{"/section-c/topic-1"}}, &Options{Wildcards: true}},
+		{"pattern", selector.Selector{Patterns: []string{"/*/topic-*7/*?page=3"}}, &Options{Wildcards: true}},
+		{"prefix,items=50", selector.Selector{Prefixes: []string{"/section-c/topic-1"}}, &Options{Wildcards: true, MaxItems: ptr(50)}},
+		{"pattern,items=50", selector.Selector{Patterns: []string{"/*/topic-*7/*?page=3"}}, &Options{Wildcards: true, MaxItems: ptr(50)}},
+		{"pattern,collateral=5%", selector.Selector{Patterns: []string{"/*/topic-*7/*?page=3"}}, &Options{Wildcards: true, MaxCollateral: &Budget{Percent: 5}}},
+	} {
+		b.Run(bm.name, func(b *testing.B) {
+			compiled, err := bm.selector.Compile()
+			if err != nil {
+				b.Fatal(err)
+			}
+			in := func(yield func(Input, error) bool) {
+				var entry inventory.Entry
+				for e, err := range st.Scan(b.Context(), distribution, store.Range{Now: now}) {
+					entry = e
+					if !yield(Input{Entry: &entry, Selected: compiled.Selects(&entry, now)}, err) {
+						return
+					}
+				}
+			}
+			peak := watchMemory()
+			before := processor()
+			entries := 0
+			var p *Plan
+			for b.Loop() {
+				if bm.opts == nil {
+					for _, err := range st.Scan(b.Context(), distribution, store.Range{Now: now}) {
+						if err != nil {
+							b.Fatal(err)
+						}
+						entries++
+					}
+					continue
+				}
+				if p, err = Compute(in, *bm.opts); err != nil {
+					b.Fatal(err)
+				}
+				entries += p.Totals.Entries
+			}
+			b.ReportMetric(float64(processor()-before)/float64(entries), "ns/entry")
+			b.ReportMetric(float64(peak())/1e6, "peak-MB")
+			if p != nil {
+				b.ReportMetric(float64(p.Totals.Selected), "selected")
+				b.ReportMetric(float64(p.Totals.Items), "items")
+				b.ReportMetric(float64(p.Totals.Collateral), "collateral")
+				b.ReportMetric(float64(p.Bound.Gap), "gap")
+			}
+		})
+	}
 }

@@ -367,3 +367,116 @@ func TestHulls(t *testing.T) {
 	})
 	t.Logf("%d plans, a mean gap of %.3f", plans, float64(gaps)/float64(plans))
 }
+
+func TestBudgetsBy(t *testing.T) {
+	budget := func(s string) *Budget {
+		b, err := ParseBudget(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &b
+	}
+	tests := []struct {
+		name     string
+		opts     Options
+		in       []string
+		want     string
+		warnings string
+	}{
+		{"one item", Options{MaxItems: ptr(1)}, []string{"/a/1", "+/a/2", "+/a/3", "/b"}, "/a/* within-budget 2-1", "collateral"},
+		{"a wildcard that is worth it", Options{MaxCollateral: budget("1")}, []string{"/a/1", "+/a/2", "+/a/3", "+/a/4", "/b/1", "/b/2", "+/b/3", "+/b/4"}, "/a/* within-budget 3-1\n/b/3 exact 1\n/b/4 exact 1", "collateral"},
+		{"a share", Options{MaxCollateral: budget("25%")}, []string{"/a/1", "+/a/2", "+/a/3", "+/a/4", "+/a/5"}, "/a/* within-budget 4-1", "collateral"},
+		{"a share that is rounded down", Options{MaxCollateral: budget("24.9%")}, []string{"/a/1", "+/a/2", "+/a/3", "+/a/4", "+/a/5"}, "/a/2 exact 1\n/a/3 exact 1\n/a/4 exact 1\n/a/5 exact 1", ""},
+		{"the directory beside it", Options{MaxItems: ptr(2)}, []string{"/a", "/a.", "+/a/", "/a/1", "+/a/2", "+/a/3"}, "/a/ directory-itself 1\n/a/* within-budget 3-1", "collateral"},
+		{"or around it", Options{MaxItems: ptr(1)}, []string{"/", "+/a/", "/a/1", "+/a/2", "+/a/3", "/b"}, "/a* within-budget 3-1", "collateral"},
+		{"nothing", Options{MaxItems: ptr(1)}, nil, "", "nothing-selected"},
+		{"a price", Options{MaxPrice: ptr(0.01), Price: PriceModel{FreePaths: 1}}, []string{"/a", "+/b", "/c", "+/d", "/e", "+/f"}, "/b exact 1\n/d exact 1\n/f exact 1", ""},
+		{"a price that is too low", Options{MaxPrice: ptr(0.009), Price: PriceModel{FreePaths: 1}}, []string{"/a", "+/b", "/c", "+/d", "/e", "+/f"}, "/b exact 1\n/d exact 1\n/f exact 1", "over-budget"},
+		{"a price beside items", Options{MaxPrice: ptr(0.005), MaxItems: ptr(7)}, []string{"/a", "+/b", "/c", "+/d"}, "/* within-budget 2-2", "collateral"},
+		{"no wildcards", Options{MaxWildcards: ptr(0)}, []string{"/a", "+/b/1", "+/b/2"}, "/b/1 exact 1\n/b/2 exact 1", ""},
+		{"no wildcards for what is folded", Options{MaxWildcards: ptr(0)}, []string{"/a", "+/b/ folded", "+/b/1", "/b/2", "+/c"}, "/c exact 1\nuncovered /b/: max-wildcards, /b/*-1", "uncovered"},
+		{"one for what is folded", Options{MaxWildcards: ptr(1)}, []string{"/a", "+/b? folded", "+/b?1", "/b?2", "+/c/1", "+/c/2"}, "/b?* folded 2-1\n/c/1 exact 1\n/c/2 exact 1", "collateral"},
+		{"as many as are named", Options{MaxWildcards: ptr(0), Named: items(t, "/z*")}, []string{"/a", "+/b/1", "+/b/2", "+/z"}, "/z* named 1\n/b/1 exact 1\n/b/2 exact 1", "over-budget"},
+		{"named items count", Options{MaxItems: ptr(2), Named: items(t, "/z")}, []string{"/a", "+/b/1", "/b/2", "+/b/3", "+/z"}, "/z named 1\n/b/* within-budget 2-1", "collateral"},
+		{"only those that are seen", Options{MaxItems: ptr(2), OnlySeen: true, Named: items(t, "/y", "/z")}, []string{"/a", "+/b/1", "/b/2", "+/b/3", "+/z"}, "/z named 1\n/b/* within-budget 2-1", "collateral"},
+		{"more are named than may be", Options{MaxItems: ptr(1), Named: items(t, "/y", "/z")}, []string{"+/b", "/c"}, "/y named 0\n/z named 0\n/b exact 1", "not-sighted over-budget"},
+		{"what is hit anyhow is no collateral", Options{MaxCollateral: budget("0"), Named: items(t, "/b/1*")}, []string{"/b/1", "+/b/2", "+/b/3", "/c"}, "/b/1* named 0-1\n/b/2 exact 1\n/b/3 exact 1", "collateral"},
+		{"and costs nothing more", Options{MaxItems: ptr(2), Named: items(t, "/b/1*")}, []string{"/b/1", "+/b/2", "+/b/3", "/c"}, "/b/1* named 0-1\n/b/* within-budget 2-1", "collateral"},
+		{"no wildcard over what is partly selected", Options{MaxCollateral: budget("0"), Named: items(t, "/s?1*")}, []string{"+/s1", "+/s2", "+/s? folded named"}, "/s?1* named 0\n/s1 exact 1\n/s2 exact 1", ""},
+		{"nor below what is folded", Options{MaxItems: ptr(1)}, []string{"/s? folded", "+/s?a1", "+/s?a2", "/s?a3", "/t"}, "/s?* within-budget 2-2", "collateral"},
+		{"collateral for what has no name", Options{MaxCollateral: budget("1")}, []string{"/b", "+/b~1", "+/c", "/d"}, "/b* within-budget 1-1\n/c exact 1", "collateral"},
+		{"not too much of it", Options{MaxCollateral: budget("1")}, []string{"/b", "/b1", "+/b~1", "+/c"}, "/c exact 1\nuncovered /b~1: tilde, /b*-2", "uncovered"},
+		{"few wildcards, each for all below", Options{MaxWildcards: ptr(1), MaxItems: ptr(3)}, []string{"/a", "+/b/1", "+/b/2", "+/b/3", "/c", "+/c~1", "+/d/1", "+/d/2"}, "/* within-budget 6-2", "collateral"},
+		{"few wildcards, for what has no name", Options{MaxWildcards: ptr(2)}, []string{"/a", "+/b/1", "+/b/2", "+/b/3", "/c", "/d", "+/d~1", "+/e~1"}, "/b/* all-below 3\n/e* unnameable 1\nuncovered /d~1: tilde, /d*-1", "uncovered"},
+		{"both, and it cannot be", Options{MaxItems: ptr(1), MaxCollateral: budget("1")}, []string{"/a", "+/b", "/c", "+/d", "/e", "+/e1", "+/e2"}, "/b exact 1\n/d exact 1\n/e* within-budget 2-1", "collateral over-budget"},
+		{"without complete coverage", Options{Exact: true, MaxItems: ptr(1)}, []string{"+/b", "+/c"}, "/b exact 1\n/c exact 1", "over-budget"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.opts.Wildcards = true
+			p, err := Compute(entries(tt.in...), tt.opts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := say(p); got != tt.want {
+				t.Errorf("got:\n%s\nwant:\n%s", got, tt.want)
+			}
+			if got := codes(p); got != tt.warnings {
+				t.Errorf("warnings %q, want %q", got, tt.warnings)
+			}
+		})
+	}
+}
+
+func TestInFlight(t *testing.T) {
+	in := func(yield func(Input, error) bool) {
+		for _, p := range []string{"/a/1", "/a/2", "/a/3", "/b/1", "/b/2", "/c"} {
+			e := inventory.Entry{Path: p}
+			if !yield(Input{Entry: &e, Selected: p < "/b/2", InFlight: p == "/a/2" || p == "/b/1" || p == "/c"}, nil) {
+				return
+			}
+		}
+	}
+	p, err := Compute(in, Options{Wildcards: true, Explain: []string{"/b/1", "/c"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := say(p); got != "/a/* all-below 3" || p.Totals.InFlight != 2 || p.Totals.Selected != 4 || p.Totals.Collateral != 0 || p.Totals.Uncovered != 0 {
+		t.Errorf("%s, %+v", got, p.Totals)
+	}
+	if x := p.Explanations; x[0].Status != StatusInFlight || x[1].Status != StatusLeftAlone {
+		t.Errorf("%+v", x)
+	}
+	if p, err = Compute(in, Options{Wildcards: true, MaxItems: ptr(1), MaxWildcards: ptr(0)}); err != nil || p.Totals.Items != 2 || p.Feasible {
+		t.Errorf("%s, %v", say(p), err)
+	}
+}
+
+func TestBudgetText(t *testing.T) {
+	for _, tt := range []struct {
+		in   string
+		want Budget
+		of   int // of 100
+	}{
+		{"0", Budget{}, 0}, {"12", Budget{Entries: 12}, 12}, {"2.5%", Budget{Percent: 2.5}, 2}, {"29%", Budget{Percent: 29}, 29}, {"250%", Budget{Percent: 250}, 250},
+	} {
+		got, err := ParseBudget(tt.in)
+		if err != nil || got != tt.want || got.String() != tt.in || got.Of(100) != tt.of {
+			t.Errorf("%q is %+v, %q, %d, %v", tt.in, got, got, got.Of(100), err)
+		}
+	}
+	for _, in := range []string{"", "-1", "x", "%", "-1%", "NaN%", "1%%", "+Inf%", "1e9%"} {
+		if b, err := ParseBudget(in); err == nil {
+			t.Errorf("%q is %+v", in, b)
+		}
+	}
+	var b Budget
+	if err := b.UnmarshalText([]byte("3%")); err != nil || b.Percent != 3 {
+		t.Errorf("%+v, %v", b, err)
+	}
+	for _, o := range []Options{{MaxItems: ptr(-1)}, {MaxWildcards: ptr(-1)}, {MaxPrice: ptr(-0.1)}, {MaxCollateral: &Budget{Entries: -1}}, {MaxCollateral: &Budget{Percent: -1}}} {
+		if _, err := Compute(entries(), o); err == nil {
+			t.Errorf("%+v is taken", o)
+		}
+	}
+}

@@ -229,7 +229,10 @@ func (c *computation) plan(chosen point) *Plan {
 	}
 	p := &Plan{Totals: c.totals, Items: c.named.items(c.opts.OnlySeen), Uncovered: []Uncovered{}, Warnings: []Warning{}}
 	names := len(p.Items)
-	p.Items = append(slices.Grow(p.Items, len(found)), found...)
+	if names > 0 || found == nil {
+		found = append(slices.Grow(p.Items, len(found)), found...)
+	}
+	p.Items = found // which may be long
 	c.addRoot(p)
 	slices.SortFunc(p.Items[names:], func(a, b Item) int {
 		return strings.Compare(a.Item.String(), b.Item.String())

@@ -80,6 +80,7 @@ type frontiers struct {
 type wild struct {
 	path       string // of any entry it reaches; the stem is path[:n]
 	n          int
+	lone       *leaf // if it is all that needs it
 	covers     int
 	collateral int
 	fresh      int // of these, what nothing else reaches anyhow
@@ -319,6 +320,9 @@ func (t *tree) wildcardAt(c, parent *node) (point, bool) {
 		return p, false
 	}
 	w.path, w.unsure = g.path, w.n > g.sure
+	if one := c.sum.one; c.sum.need == 1 && one.path != "" {
+		w.lone = &one
+	}
 	w.directory = g.directory && w.n == g.hi && w.n > 1
 	tie := boundary(g.path[:w.n])
 	if w.unsure {

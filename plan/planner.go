@@ -328,10 +328,22 @@ func (c *computation) answer(chosen point) []Item {
 }
 
 func (w *wild) item() Item {
-	it := Item{Item: cfpath.Item{Kind: cfpath.Wildcard, Text: w.stem()}, Covers: w.covers, Collateral: w.collateral, Unsure: w.unsure}
-	total := w.covers + w.collateral
-	it.Reason = Reason{ReasonBudget, fmt.Sprintf("%d of %d entries under %s are selected, and the budgets allow the rest", w.covers, total, w.stem())}
-	return it
+	if w.fresh == 0 && (w.collateral == 0 || w.lone != nil && w.lone.folded) {
+		g := group{path: w.path, covers: w.covers, collateral: w.collateral, need: 2, sure: w.n}
+		if w.lone != nil {
+			if g.need, g.one = 1, *w.lone; g.one.trouble != nil && g.one.trouble.reason == ReasonMaxWildcards {
+				g.one.trouble = nil // now it is no trouble
+			}
+		}
+		it := wildcardItem(&g, w.n)
+		it.Unsure = w.unsure
+		return it
+	}
+	return Item{
+		Item: cfpath.Item{Kind: cfpath.Wildcard, Text: w.stem()}, Covers: w.covers, Collateral: w.collateral, Unsure: w.unsure,
+		Reason: Reason{ReasonBudget, fmt.Sprintf("%d of %d entries under %s are selected, and the budgets allow the rest",
+			w.covers, w.covers+w.collateral, w.stem())},
+	}
 }
 
 // judge says whether the plan is within the budgets, and how good it is.

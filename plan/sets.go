@@ -50,7 +50,7 @@ func (s *sets) each(set int32, f func(i int32)) {
 func (t *tree) collect() {
 	d := t.dp
 	s := &d.sets
-	if d.hulls || len(s.joins)+len(d.wilds) <= max(s.limit, 1<<16) {
+	if d.hulls || len(s.joins)+len(d.wilds) <= max(s.limit, 1<<14) {
 		return
 	}
 	var roots []*int32

@@ -28,6 +28,13 @@ same machine; then a scan.`, redis},
 the embedded store. Beside it what a shell does to count lines, and to list distinct
 paths without keeping them.`, importing},
 	{"plan", "Planning", `A plan over an inventory of a million entries in memory.`, planning},
+	{"scale", "Planning beside a scan", `A million entries that are made up and decoded as they are read, so that the peak is what
+planning takes. Processor time. docs/planner.md says what is compared.`, scale},
+	{"items", "What a plan hits", `Entries hit and not selected, by way: plans of at most so many items, beside what tools
+send that know only what changed. "common prefix" is one wildcard; "balanced (5)" and "levels
+(8)" shorten paths by directories until there are so few items; "directories" sends dir/* where
+two or more pages of a directory changed. What levels misses is selected, and not
+hit.`, hitting},
 }
 
 func names() []string {
@@ -119,6 +126,23 @@ func redis(ctx context.Context, _ int64) (*table, error) {
 	for _, r := range rs {
 		_, name := split(r.name)
 		t.rows = append(t.rows, row{label: strings.ReplaceAll(name, "_", " "), metrics: r.metrics})
+	}
+	return t, nil
+}
+
+func scale(ctx context.Context, _ int64) (*table, error) {
+	rs, err := goTest(ctx, 3, "./plan", "^BenchmarkScale$", nil, "-benchtime", "1x")
+	if err != nil {
+		return nil, err
+	}
+	t := &table{columns: []column{{"ns/entry", "ns an entry"}, {"peak-MB", "peak memory, MB"}, {"items", "items"}, {"collateral", "collateral"}, {"gap", "gap"}}}
+	for _, r := range rs {
+		_, name := split(r.name)
+		m := row{label: name, metrics: r.metrics}
+		if name != "scan" {
+			m.peer = "scan"
+		}
+		t.rows = append(t.rows, m)
 	}
 	return t, nil
 }
