@@ -1155,6 +1155,25 @@ func TestAWildcardIsCheckedOnceMore(t *testing.T) {
 	})
 }
 
+// Where the wildcard may not go out any more and nothing else can name what it was
+// for, the end says so.
+func TestAWildcardThatWasTheOnlyWay(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		w.recordAt(time.Now().Add(-time.Hour), "/b/1", "/b/2", "/c/it~1", "/c/it~2", "/d")
+		w.goWrong(func(op string, items []string) *simulator.Fault {
+			if op == simulator.CreateInvalidation && len(w.sent()) == 0 {
+				w.recordAt(time.Now(), "/c/it")
+			}
+			return nil
+		})
+		rep := w.invalidate(dispatch.Request{Selector: selector.Selector{Regexps: []string{"/b/", "~"}}, AssumeComplete: true, Batch: 1})
+		if rep.State != journal.Partial || len(rep.Uncovered) != 2 || rep.Uncovered[0].Item != "/c/it~1" {
+			t.Fatalf("%+v", rep)
+		}
+		want(t, "left", w.paths(), []string{"/c/it", "/c/it~1", "/c/it~2", "/d"})
+	})
+}
+
 func TestTenantsHaveTheirOwnOperations(t *testing.T) {
 	inWorld(t, simulator.Options{Tenants: []string{"dt_1"}}, func(t *testing.T, w *world) {
 		rep, err := dispatch.New(w.st, "dt_1", w.cdn, nil).Invalidate(t.Context(), pattern("/a"))

@@ -168,6 +168,10 @@ func (d *Dispatcher) fill(ctx context.Context, l *leader, r *run, now time.Time)
 	r.queue, r.queued, r.others = queue{}, true, l.purges-r.purges
 	r.queue.addPlan(p.Plan, sent)
 	if inv.Planned != nil {
+		// What a wildcard was to cover may have no other name.
+		if p.addUncovered(inv) {
+			return 0, l.lease.PutInvalidation(ctx, inv)
+		}
 		return 0, nil
 	}
 	inv.Planned = &journal.Planned{
@@ -175,10 +179,7 @@ func (d *Dispatcher) fill(ctx context.Context, l *leader, r *run, now time.Time)
 		Price: p.Price(), FreePaths: p.FreePaths,
 	}
 	inv.Saved = p.Saved
-	for _, u := range p.Uncovered {
-		inv.Planned.Uncovered = append(inv.Planned.Uncovered,
-			journal.Refusal{Item: u.Path, Reason: u.Reason, Remedy: u.Remedy})
-	}
+	p.addUncovered(inv)
 	if limit := inv.Options.MaxPrice; limit >= 0 && p.Price() > limit {
 		return 0, d.stop(ctx, l, r, journal.CodePriceGuard, now,
 			fmt.Sprintf("the plan costs $%.2f, over the limit of $%.2f; nothing was sent", p.Price(), limit))
@@ -191,6 +192,17 @@ func (d *Dispatcher) fill(ctx context.Context, l *leader, r *run, now time.Time)
 		return 0, d.stop(ctx, l, r, journal.CodeBudget, now, "the plan is over the budget: "+why+"; nothing was sent")
 	}
 	return 0, l.lease.PutInvalidation(ctx, inv)
+}
+
+// addUncovered notes what a plan cannot cover, and tells whether that is new.
+func (p *Preview) addUncovered(inv *journal.Invalidation) (added bool) {
+	for _, u := range p.Uncovered {
+		if !slices.ContainsFunc(inv.Planned.Uncovered, func(x journal.Refusal) bool { return x.Item == u.Path }) {
+			inv.Planned.Uncovered = append(inv.Planned.Uncovered, journal.Refusal{Item: u.Path, Reason: u.Reason, Remedy: u.Remedy})
+			added = true
+		}
+	}
+	return added
 }
 
 // stop ends an invalidation before anything was sent.

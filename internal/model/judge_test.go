@@ -314,9 +314,13 @@ func (w *world) selectedByAny(o *observation, res *response) bool {
 		}
 	}
 	for _, b := range o.journal.Batches {
+		w.mu.Lock()
+		at, ok := w.present[b.Reference][res.path] // since when it was in the inventory
+		listed := ok && at.Before(b.Sent.Add(-time.Second))
+		w.mu.Unlock()
 		for _, text := range b.Items {
-			if it, err := cfpath.ParseItem(text); err == nil && it.Matches(res.path) && e.Last.After(b.Sent.Add(-5*time.Second)) {
-				return true // it came when the batch was on its way
+			if it, err := cfpath.ParseItem(text); err == nil && it.Matches(res.path) && !listed {
+				return true // nobody could know of it when the batch was saved
 			}
 		}
 	}
@@ -337,6 +341,13 @@ func (w *world) judgeBatch(b *journal.Batch, inv *journal.Invalidation, present 
 		mind = time.Minute
 	}
 	looked := time.Now().Add(-mind)
+	listed := make(map[string]time.Time)
+	for i := range present {
+		listed[present[i].Path] = w.g.since[present[i].Path].Add(w.g.offset)
+	}
+	w.mu.Lock()
+	w.present[b.Reference] = listed
+	w.mu.Unlock()
 	for _, text := range b.Items {
 		if b.FollowUp {
 			continue // what lies under an item is followed up, whatever its tags are by now

@@ -90,8 +90,9 @@ type world struct {
 	sky       string // the weather
 	fair      time.Time
 	skyRand   *rand.Rand
-	last      map[string]seen // what the edges held at the last look
-	losses    bool            // the store lost data
+	last      map[string]seen                 // what the edges held at the last look
+	present   map[string]map[string]time.Time // at the saving of each batch: since when
+	losses    bool                            // the store lost data
 	final     journal.Knowledge
 }
 
@@ -103,7 +104,8 @@ func Run(t *testing.T, s *Script) (faults, events []string) {
 
 func run(t *testing.T, s *Script) *world {
 	w := &world{script: s, opened: make(map[string]time.Time), claims: make(map[string]time.Time),
-		last: make(map[string]seen), skyRand: rand.New(rand.NewPCG(s.Seed, 3))}
+		present: make(map[string]map[string]time.Time),
+		last:    make(map[string]seen), skyRand: rand.New(rand.NewPCG(s.Seed, 3))}
 	synctest.Test(t, func(t *testing.T) {
 		w.t = t
 		w.play()
