@@ -345,6 +345,7 @@ func (d *Dispatcher) plan(ctx context.Context, s selector.Selector, o journal.Op
 	if err == nil {
 		p.warnOfGaps()
 		p.warnOfTwins()
+		d.warnOfBudget(p)
 	}
 	return p, err
 }

@@ -271,7 +271,9 @@ func (d *Dispatcher) lead(ctx context.Context, l *leader, now time.Time) error {
 		l.empty = false
 	}
 	lost, err := lease.DataLost(ctx, now)
-	if err != nil {
+	if errors.Is(err, journal.ErrLeaseLost) {
+		return nil // it slept in between
+	} else if err != nil {
 		return err
 	}
 	windows, err := d.journal.Windows(ctx)

@@ -61,6 +61,19 @@ func (d *Dispatcher) skipUnderWay(batches []*journal.Batch, margin time.Duration
 	}
 }
 
+// WarnBudget is the code of the warning that a plan costs more than is left of the
+// month's budget: it will not be sent.
+const WarnBudget = journal.CodeBudget
+
+func (d *Dispatcher) warnOfBudget(p *Preview) {
+	if d.opts.Budget == nil {
+		return
+	}
+	if why := overBudget(*d.opts.Budget, p.sentThisMonth, p.Sends()); why != "" {
+		p.Warnings = append(p.Warnings, plan.Warning{Code: WarnBudget, Message: why + "; it will not be sent"})
+	}
+}
+
 // Follow-ups are guessed from the journal once that many items were sent; before
 // that, one item in fifty is assumed to be sent again.
 const (

@@ -118,7 +118,7 @@ func (d *Dispatcher) look(ctx context.Context, l *leader, now time.Time) (time.D
 	if earliest := max2(k.next, k.notBefore); now.Before(earliest) {
 		return min(wait, earliest.Sub(now)), nil
 	}
-	if w, err := d.take(ctx, now, load{}, 1, nil); err != nil || w > 0 {
+	if w, err := d.takeLook(ctx, l, now); err != nil || w > 0 {
 		return min(wait, w), err
 	}
 	slices.SortFunc(due, func(a, b *journal.Batch) int { return a.Accepted.Compare(b.Accepted) })
@@ -131,6 +131,28 @@ func (d *Dispatcher) look(ctx context.Context, l *leader, now time.Time) (time.D
 		k.next = now.Add(idle)
 	}
 	return 0, d.lookAt(ctx, l, due[0])
+}
+
+// takeLook takes a call for a look. While something is waiting to be sent it leaves
+// calls for that: looks are many, and can be late.
+func (d *Dispatcher) takeLook(ctx context.Context, l *leader, now time.Time) (wait time.Duration, err error) {
+	p := d.pacer()
+	sending := false
+	for _, r := range l.runs {
+		sending = sending || len(r.queue.items) > 0
+	}
+	err = d.change(ctx, now, func(a *journal.Account) bool {
+		calls := 1
+		if _, _, most := p.capacity(a); sending {
+			calls = min(3, int(most))
+		}
+		if wait = p.wait(a, load{}, calls); wait > 0 {
+			return false
+		}
+		p.take(a, load{}, 1)
+		return true
+	})
+	return wait, err
 }
 
 // crowding reports whether what waits may meet the windows, so that it matters what

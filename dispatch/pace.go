@@ -170,7 +170,7 @@ func (p pacer) atHand(a *journal.Account) load {
 	ci, cw, _ := p.capacity(a)
 	room := load{others: int(ci)}
 	if a.Wildcards.Tokens >= cw-almost {
-		room.wildcards = int(cw)
+		room.wildcards = int(min(cw, ci))
 	}
 	return room
 }

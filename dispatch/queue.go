@@ -42,29 +42,31 @@ func (q *queue) addPlan(p *plan.Plan, sent map[string]bool) {
 
 func (q *queue) load() load { return load{len(q.items) - q.wildcards, q.wildcards} }
 
-// next returns the items that fit room, at most size of them, and whose entries the
-// throttle lets pass beside what is owed. Nothing leaves the queue.
+// next returns the places of the items that fit room, at most size of them, and
+// whose entries the throttle lets pass beside what is owed. Wildcards come with the first
+// that have room for them, wherever they stand: they are what there are few of. Nothing
+// leaves the queue.
 func (q *queue) next(room load, size int, t throttle, owed float64) []int {
 	var next []int
-	var have load
+	room.wildcards = min(room.wildcards, q.wildcards, size)
+	room.others = min(room.others, size-room.wildcards)
 	for i := range q.items {
-		it := &q.items[i]
-		if len(next) == size || have.others >= room.others && have.wildcards >= min(room.wildcards, q.wildcards) {
+		if room.items() == 0 {
 			break
 		}
-		wild := it.item.Kind == cfpath.Wildcard
-		if wild && have.wildcards >= room.wildcards || !wild && have.others >= room.others {
-			continue // what comes after it need not wait
+		it := &q.items[i]
+		left := &room.others
+		if it.item.Kind == cfpath.Wildcard {
+			left = &room.wildcards
+		}
+		if *left == 0 {
+			continue
 		}
 		if !t.fits(owed, float64(it.entries)) {
 			break
 		}
 		owed += float64(it.entries)
-		if wild {
-			have.wildcards++
-		} else {
-			have.others++
-		}
+		*left--
 		next = append(next, i)
 	}
 	return next

@@ -83,7 +83,7 @@ func (d *Dispatcher) sending(ctx context.Context, l *leader, r *run, now time.Ti
 		r.inv.Planned.Dropped += len(needless)
 		r.inv.Saved.Price = d.saved(r.inv)
 		r.queue.remove(needless)
-		return 0, nil
+		return 0, l.lease.PutInvalidation(ctx, r.inv)
 	}
 	b := &journal.Batch{Sent: now, Repeat: !r.inv.Repeat.IsZero()}
 	entries := 0

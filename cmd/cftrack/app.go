@@ -349,7 +349,12 @@ func (a *app) dispatcher(ctx context.Context, o *opened, send bool, log io.Write
 		}
 		cdn = c
 	}
-	return dispatch.New(o.store, o.id, cdn, &dispatch.Options{Rules: &o.rules, Scope: o.scope, Holder: a.who(), Logger: a.logger(log)}), nil
+	opts := &dispatch.Options{Rules: &o.rules, Scope: o.scope, Holder: a.who(), Logger: a.logger(log),
+		Limits: a.file.LimitsOf(o.Distribution), Budget: a.file.BudgetOf(o.Distribution)}
+	if o.Distribution != nil {
+		opts.Account = o.Account
+	}
+	return dispatch.New(o.store, o.id, cdn, opts), nil
 }
 
 // who names the person and machine for the journal.

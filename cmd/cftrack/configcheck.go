@@ -30,9 +30,16 @@ func newConfigCmd(a *app) *cobra.Command {
 that is wrong, with its place, and exit with 2; or else print every setting that is
 not the default, with where it is from, and the distributions. Passwords are masked.
 
-The file is YAML. Its keys are the names of flags, and distributions:
+The file is YAML. Its keys are the names of flags, limits and distributions:
 
   store: redis://cache.internal:6379/0?password_file=/run/secrets/redis
+  limits:                      # what CloudFront accepts; these are the defaults
+    items-per-second: 150
+    wildcards-per-second: 1
+    calls-per-second: 2
+    burst: 1                   # seconds' worth that a request may hold
+    items-in-progress: 3000    # or none
+    wildcards-in-progress: 15  # or none; two of them are left to people
   distributions:
     - id: E2EXAMPLE
       aliases: [www.example.com, example.com]
@@ -51,7 +58,9 @@ The file is YAML. Its keys are the names of flags, and distributions:
       native-tags: true        # CloudFront takes '#tag' for it
       twins: ['{page}/', '{page}/data.json'] # for --twins, in place of the usual ones
       profile: production      # or role:, of the AWS configuration
-      budget: 25               # dollars a month; read, not enforced by this version`,
+      account: production      # whose distributions share rates and budget
+      budget: 25               # dollars a month, of the account
+      limits: {burst: 2}       # where they differ from those above`,
 		Example: `  cftrack config check
   cftrack config check --config ./cftrack.yaml --output json`,
 		Args: noArguments,
@@ -128,11 +137,6 @@ func (a *app) configWarnings() []string {
 	for name := range a.env {
 		if strings.HasPrefix(name, "CFTRACK_") && !known[name] {
 			out = append(out, fmt.Sprintf("the environment variable %s sets nothing: there is no such flag", name))
-		}
-	}
-	for _, d := range a.file.Distributions {
-		if d.Budget != nil {
-			out = append(out, fmt.Sprintf("%s: the budget of %s is not enforced by this version; --max-price bounds each invalidation", d.At, d.ID))
 		}
 	}
 	slices.Sort(out)

@@ -57,7 +57,7 @@ only if the inventory is complete, or with --assume-complete.
 				if err != nil {
 					return err
 				}
-				return a.printObject(planJSON{f, newCoverageJSON(v.Coverage), v.FreePaths, v.Saved, v.FollowUps})
+				return a.printObject(planJSON{f, newCoverageJSON(v.Coverage), v.FreePaths, v.Saved, v.FollowUps, repetitionOf(v)})
 			}
 			p := a.printer()
 			writePlan(p, a.style(a.stdout), o.id, r.Selector.String(), r.Planning(), v, flags.verbose)

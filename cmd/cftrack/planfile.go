@@ -20,9 +20,24 @@ type planJSON struct {
 	*dispatch.PlanFile
 	Coverage  coverageJSON `json:"coverage"`
 	FreePaths int          `json:"free_paths"`
-	// Saved is what need not be sent since it is under way.
-	Saved     journal.Saving  `json:"saved"`
+	// Saved is what batches of others that are under way made unnecessary.
+	Saved journal.Saving `json:"saved"`
+	// FollowUps are what is likely to be sent again, beyond the totals.
 	FollowUps dispatch.Likely `json:"likely_follow_ups"`
+	// Repetition is what --repeat-after adds to the totals; null without.
+	Repetition *repetitionJSON `json:"repetition"`
+}
+
+type repetitionJSON struct {
+	Items int     `json:"items"`
+	Price float64 `json:"price"`
+}
+
+func repetitionOf(v *dispatch.Preview) *repetitionJSON {
+	if !v.Repeats {
+		return nil
+	}
+	return &repetitionJSON{v.Sends() - v.Totals.Items, v.Price() - v.Totals.Price}
 }
 
 // inPlanFile are the flags whose part a plan file has.
@@ -43,9 +58,7 @@ func (f *invalidateFlags) fromFile(a *app, args []string) (dispatch.Request, err
 	if err := f.checkCounts(); err != nil {
 		return r, err
 	}
-	if f.freePaths >= 0 {
-		r.FreePaths = &f.freePaths
-	}
+	f.pace(&r)
 	file, err := a.readPlanFile(f.plan)
 	if err != nil {
 		return r, err

@@ -9,6 +9,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -30,12 +31,13 @@ const maxBatch = 3000
 type planFlags struct {
 	selectorFlags
 	assumeComplete, onlySeen, exact, verbose bool
-	batch, freePaths                         int
+	batch, freePaths, entriesPerMinute       int
 	maxPrice                                 money
 	nativeTags, compare                      bool
 	maxCollateral                            budgetFlag
 	maxItems, maxWildcards                   atMost
 	explain                                  []string
+	repeatAfter                              config.Duration
 }
 
 func (p *planFlags) add(cmd *cobra.Command) {
@@ -48,6 +50,8 @@ func (p *planFlags) add(cmd *cobra.Command) {
 	f.IntVar(&p.batch, "batch", dispatch.DefaultBatch, "items in a request")
 	f.Var(&p.maxPrice, "max-price", "send nothing that costs more dollars")
 	f.IntVar(&p.freePaths, "free-paths", -1, "paths that are free yet this month; -1: 1,000 less what the journal knows of")
+	f.IntVar(&p.entriesPerMinute, "entries-per-minute", 0, "invalidate no more entries a minute, to spare the origin; 0: no limit")
+	f.Var(&p.repeatAfter, "repeat-after", "send everything once more, that long after it has completed; 0: never")
 	f.BoolVarP(&p.verbose, "verbose", "v", false, "show all items")
 	f.Var(&p.maxCollateral, "max-collateral", "entries that nobody selected and that may be hit to save items: a `number`, or P% of the selected")
 	f.Var(&p.maxItems, "max-items", "the best plan of at most so many items, whatever it hits beside")
@@ -81,9 +85,7 @@ func (p *planFlags) request(a *app, args []string, t *target) (dispatch.Request,
 	if o := r.Planning(); r.Exact && o.Limited() {
 		return r, usage("flag", "leave --exact out, or the limits", "--exact leaves no choice to --max-collateral, --max-items or --max-wildcards")
 	}
-	if p.freePaths >= 0 {
-		r.FreePaths = &p.freePaths
-	}
+	p.pace(&r)
 	if limit := float64(p.maxPrice); a.origins["max-price"].Source != config.Default {
 		r.MaxPrice = &limit
 	}
@@ -100,10 +102,20 @@ func (p *planFlags) request(a *app, args []string, t *target) (dispatch.Request,
 	return r, nil
 }
 
+// pace says how a request is paid for and spread.
+func (p *planFlags) pace(r *dispatch.Request) {
+	if p.freePaths >= 0 {
+		r.FreePaths = &p.freePaths
+	}
+	r.EntriesPerMinute, r.RepeatAfter = p.entriesPerMinute, time.Duration(p.repeatAfter)
+}
+
 func (p *planFlags) checkCounts() error {
 	switch {
 	case p.batch < 1 || p.batch > maxBatch:
 		return usage("flag", fmt.Sprintf("write 1 to %d", maxBatch), "CloudFront takes no requests of %d items", p.batch)
+	case p.entriesPerMinute < 0:
+		return usage("flag", "write how many, or 0 for no limit", "%d entries cannot be invalidated a minute", p.entriesPerMinute)
 	case p.freePaths < -1:
 		return usage("flag", "write how many are left, or -1 to have them counted", "%d paths cannot be free", p.freePaths)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/cf-invalidation-tracker/cftrack/cfpath"
 	"github.com/cf-invalidation-tracker/cftrack/lifetime"
+	"github.com/cf-invalidation-tracker/cftrack/plan"
 	"github.com/cf-invalidation-tracker/cftrack/selector"
 )
 
@@ -29,8 +30,13 @@ type Distribution struct {
 	Twins      []string // templates of what is fetched beside a page; nil: the default ones
 	Role       string   // to assume, an ARN
 	Profile    string   // of the AWS configuration files
-	// Budget in dollars a month is read, and not enforced.
+	// Account names the AWS account; distributions of one share its rates and its
+	// budget. Empty is the one account of a store that has no other.
+	Account string
+	// Budget in dollars a month is that of the account.
 	Budget *float64
+	// Limits are CloudFront's for this distribution; a zero field says nothing.
+	Limits plan.Limits
 
 	Behavior  Behavior // the default one
 	Behaviors []Behavior
@@ -191,6 +197,10 @@ func (d *decoder) distribution(n ast.Node) Distribution {
 			}
 		case "profile":
 			out.Profile = d.word(e)
+		case "account":
+			out.Account = d.word(e)
+		case "limits":
+			out.Limits = d.limits(e.value)
 		case "budget":
 			if t, ok := d.text(e.value, e.name); ok {
 				v, err := strconv.ParseFloat(t.text, 64)
@@ -225,7 +235,7 @@ func (d *decoder) distribution(n ast.Node) Distribution {
 			}
 		default:
 			d.fail(e.key, "a distribution has id, aliases, scope, origin-path, behaviors, policy, min-ttl, default-ttl, max-ttl, query, cache-options, all-headers, "+
-				"error-ttl, error-ttls, tiers, tag-header, native-tags, twins, role, profile and budget", "unknown key %q", e.name)
+				"error-ttl, error-ttls, tiers, tag-header, native-tags, twins, role, profile, account, limits and budget", "unknown key %q", e.name)
 		}
 	}
 	if out.ID == "" {

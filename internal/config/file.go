@@ -11,6 +11,8 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
+
+	"github.com/cf-invalidation-tracker/cftrack/plan"
 )
 
 // A Position is a place in a file; line and column count from 1.
@@ -26,6 +28,7 @@ type File struct {
 	Path          string
 	Settings      []Setting
 	Distributions []Distribution
+	Limits        plan.Limits // CloudFront's, for all distributions; a zero field says nothing
 }
 
 // A Setting is the value of a flag, several if the flag is a list.
@@ -91,6 +94,8 @@ func Parse(path string, data []byte, known func(string) bool) (*File, error) {
 			for _, n := range d.items(e.value, e.name) {
 				f.Distributions = append(f.Distributions, d.distribution(n))
 			}
+		case e.name == "limits":
+			f.Limits = d.limits(e.value)
 		case known(e.name):
 			if values := d.texts(e.value, e.name); len(values) > 0 {
 				s := Setting{Name: e.name, At: values[0].at}
@@ -100,10 +105,11 @@ func Parse(path string, data []byte, known func(string) bool) (*File, error) {
 				f.Settings = append(f.Settings, s)
 			}
 		default:
-			d.fail(e.key, "names are those of the flags, and distributions; see 'cftrack help'", "unknown setting %q", e.name)
+			d.fail(e.key, "names are those of the flags, distributions and limits; see 'cftrack help'", "unknown setting %q", e.name)
 		}
 	}
 	d.unique(f.Distributions)
+	d.agree(f)
 	if len(d.problems) > 0 {
 		return f, d.problems
 	}

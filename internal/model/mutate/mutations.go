@@ -21,18 +21,18 @@ var mutations = []mutation{
 		`over := func(sp span) bool { return sp.flushed && (true || sp.end+drain <= read) }`,
 	}}},
 	{"condition", "what a batch covers is forgotten, however new", []edit{{
-		"dispatch/send.go",
+		"dispatch/forget.go",
 		`	before := b.Sent.Add(-r.inv.Options.Margin - d.clock.Skew())`,
-		`	before := d.clock.Now().Add(time.Hour)`,
+		`	before := d.clock.Now().Add(3600e9)`,
 	}}},
 	{"atomicity", "the condition is looked at before the clearing, not in it", []edit{{
-		"dispatch/send.go",
+		"dispatch/forget.go",
 		`		_, err := d.journal.Store().Clear(ctx, d.journal.Distribution(), conditions)`,
 		`		var held []store.Condition
 		for _, c := range conditions {
 			for e := range d.journal.Store().Scan(ctx, d.journal.Distribution(), store.Range{Prefix: c.Path, Now: d.clock.Now()}) {
 				if e.Path == c.Path && e.Last.Before(before) {
-					c.Before = d.clock.Now().Add(time.Hour)
+					c.Before = d.clock.Now().Add(3600e9)
 					held = append(held, c)
 				}
 			}
@@ -40,12 +40,12 @@ var mutations = []mutation{
 		_, err := d.journal.Store().Clear(ctx, d.journal.Distribution(), held)`,
 	}}},
 	{"reference", "each call has a reference of its own", []edit{{
-		"dispatch/send.go",
+		"dispatch/call.go",
 		`d.cdn.CreateInvalidation(c, d.journal.Distribution(), b.Reference, b.Items)`,
 		`d.cdn.CreateInvalidation(c, d.journal.Distribution(), b.Reference+d.opts.Random(), b.Items)`,
 	}}},
 	{"sent", "a resent batch counts as sent anew", []edit{{
-		"dispatch/send.go",
+		"dispatch/call.go",
 		`		receipt, err = d.cdn.CreateInvalidation(`,
 		`		b.Sent = now
 		receipt, err = d.cdn.CreateInvalidation(`,
@@ -81,7 +81,9 @@ var mutations = []mutation{
 	}}},
 	{"look", "a wildcard is not checked again before it is saved", []edit{{
 		"dispatch/send.go",
-		`	} else if !ok {`,
-		`	} else if false && !ok {`,
+		`	case !clean:
+		r.queued = false`,
+		`	case false && !clean:
+		r.queued = false`,
 	}}},
 }

@@ -1,0 +1,771 @@
+// Copyright The cftrack Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package dispatch_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cf-invalidation-tracker/cftrack/cfpath"
+	"github.com/cf-invalidation-tracker/cftrack/dispatch"
+	"github.com/cf-invalidation-tracker/cftrack/journal"
+	"github.com/cf-invalidation-tracker/cftrack/plan"
+	"github.com/cf-invalidation-tracker/cftrack/selector"
+	"github.com/cf-invalidation-tracker/cftrack/simulator"
+	"github.com/cf-invalidation-tracker/cftrack/store"
+)
+
+// paths are so many exact paths below a directory.
+func paths(dir string, n int) []string {
+	out := make([]string, n)
+	for i := range out {
+		out[i] = fmt.Sprintf("%s/%05d", dir, i)
+	}
+	return out
+}
+
+func (w *world) drive(d *dispatch.Dispatcher, r dispatch.Request) *dispatch.Report {
+	w.t.Helper()
+	rep, err := d.Invalidate(w.t.Context(), r)
+	if err != nil {
+		w.t.Error(err)
+		return &dispatch.Report{}
+	}
+	return rep
+}
+
+// Distributions of an account share its budget; what would go over it is not sent,
+// and a new month begins with nothing spent.
+func TestTheBudgetIsTheAccounts(t *testing.T) {
+	inWorld(t, simulator.Options{Tenants: []string{"dt_1"}}, func(t *testing.T, w *world) {
+		o := &dispatch.Options{Budget: new(0.03), Account: "prod"}
+		mine, other := dispatch.New(w.st, dist, w.cdn, o), dispatch.New(w.st, "dt_1", w.cdn, o)
+		if rep := w.drive(mine, pattern(paths("/a", 1004)...)); rep.State != journal.Completed || rep.Price != 0.02 {
+			t.Fatalf("%s, $%v", rep.State, rep.Price)
+		}
+		rep := w.drive(other, pattern("/1", "/2", "/3"))
+		if rep.State != journal.Failed || rep.Code != "budget" || !strings.Contains(rep.Error, "$0.01 is left of this month's budget of $0.03") ||
+			rep.Items != 0 {
+			t.Errorf("%+v", rep)
+		}
+		p, err := other.Plan(t.Context(), pattern("/1", "/2", "/3"))
+		if err != nil || !slices.ContainsFunc(p.Warnings, func(x plan.Warning) bool { return x.Code == "budget" }) || p.FreePaths != 0 {
+			t.Errorf("%+v, %d free, %v", p.Warnings, p.FreePaths, err)
+		}
+		if again, err := other.Journal().Reopen(t.Context(), rep.ID); err != nil || again.State != journal.Failed {
+			t.Errorf("reopened as %s, %v", again.State, err)
+		}
+		twice := pattern("/1", "/2")
+		twice.RepeatAfter = time.Minute
+		if rep := w.drive(other, twice); rep.Code != "budget" {
+			t.Errorf("twice two items: %+v", rep)
+		}
+		if rep := w.drive(other, pattern("/1", "/2")); rep.State != journal.Completed {
+			t.Errorf("%+v", rep)
+		}
+		if rep := w.drive(mine, pattern("/4")); rep.Code != "budget" {
+			t.Errorf("%+v", rep)
+		}
+		elsewhere := dispatch.New(w.st, dist, w.cdn, &dispatch.Options{Budget: new(0.03), Account: "test"})
+		if rep := w.drive(elsewhere, pattern("/4", "/5", "/6")); rep.Code != "budget" {
+			t.Errorf("the journal knows more than an account of another name: %+v", rep)
+		}
+		time.Sleep(32 * 24 * time.Hour)
+		if rep := w.drive(mine, pattern("/4")); rep.State != journal.Completed {
+			t.Errorf("next month: %+v", rep)
+		}
+	})
+}
+
+// Plans that are admitted at the same time do not spend the same money.
+func TestTheBudgetIsPromisedOnce(t *testing.T) {
+	inWorld(t, simulator.Options{Tenants: []string{"dt_1", "dt_2", "dt_3"}}, func(t *testing.T, w *world) {
+		var done sync.WaitGroup
+		var failed atomic.Int64
+		for _, id := range []string{"dt_1", "dt_2", "dt_3"} {
+			d := dispatch.New(w.st, id, w.cdn, &dispatch.Options{Budget: new(0.0)})
+			done.Go(func() {
+				if rep := w.drive(d, pattern(paths("/"+id, 400)...)); rep.Code == "budget" {
+					failed.Add(1)
+				} else if rep.State != journal.Completed {
+					t.Errorf("%+v", rep)
+				}
+			})
+		}
+		done.Wait()
+		if failed.Load() != 1 || w.sim.Billed() != 800 {
+			t.Errorf("%d were stopped, %d items were sent; 1,000 are free", failed.Load(), w.sim.Billed())
+		}
+	})
+}
+
+// straggle reports a straggler on path once its invalidation is sweeping.
+func (w *world) straggle(d *dispatch.Dispatcher, inv *journal.Invalidation, path string) {
+	w.t.Helper()
+	go func() {
+		for {
+			time.Sleep(time.Second)
+			r, err := d.Status(w.t.Context(), inv.ID)
+			if err != nil || r.State.Ended() {
+				return
+			}
+			if r.State != journal.Propagating {
+				continue
+			}
+			end := time.Now()
+			w.recordAt(end, path)
+			rep := journal.Report{Invalidation: inv.Number, Path: path, Start: inv.Cut.Add(-time.Second), End: end}
+			if err := d.Journal().PutReports(w.t.Context(), "late", []journal.Report{rep}); err != nil {
+				w.t.Error(err)
+			}
+			return
+		}
+	}()
+}
+
+func TestFollowUpsStayWithinTheGuards(t *testing.T) {
+	none := 0
+	for name, tc := range map[string]struct {
+		opts dispatch.Options
+		max  *float64
+		says string
+	}{
+		"price":  {max: new(0.01), says: "it would cost $0.01 in all, over the limit of $0.01"},
+		"budget": {opts: dispatch.Options{Budget: new(0.0)}, says: "left of this month's budget of $0.00"},
+		"none":   {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, simulator.Options{Completion: 20 * time.Second}, func(t *testing.T, w *world) {
+				w.record("/a", "/b")
+				d := dispatch.New(w.st, dist, w.cdn, &tc.opts)
+				r := pattern("/a", "/b")
+				r.MaxPrice = tc.max
+				if tc.max != nil {
+					r.FreePaths = &none
+				} else {
+					// All but two of what is free this month is gone.
+					w.drive(dispatch.New(w.st, dist, w.cdn, nil), pattern(paths("/x", 998)...))
+				}
+				inv, err := d.Open(t.Context(), r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				w.straggle(d, inv, "/a")
+				rep, err := d.Drive(t.Context(), inv.ID, dispatch.UntilDone, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if tc.says == "" {
+					if rep.State != journal.Completed || rep.FollowUps != 1 {
+						t.Errorf("%+v", rep)
+					}
+					return
+				}
+				if rep.State != journal.Partial || rep.FollowUps != 0 || len(rep.Uncovered) != 1 || rep.Uncovered[0].Item != "/a" ||
+					!strings.Contains(rep.Uncovered[0].Reason, tc.says) {
+					t.Errorf("%+v", rep)
+				}
+			})
+		})
+	}
+}
+
+func TestLikelyFollowUps(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		none := 0
+		r := pattern(paths("/a", 100)...)
+		r.FreePaths = &none
+		d := w.dispatcher()
+		p, err := d.Plan(t.Context(), r)
+		if err != nil || p.FollowUps != (dispatch.Likely{Share: 0.02, Items: 2, Price: 0.01}) {
+			t.Errorf("before anything was sent: %+v, %v", p.FollowUps, err)
+		}
+		inv, err := d.Open(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.straggle(d, inv, "/a/00001")
+		if rep, err := d.Drive(t.Context(), inv.ID, dispatch.UntilDone, nil); err != nil || rep.FollowUps != 1 {
+			t.Fatalf("%+v, %v", rep, err)
+		}
+		if p, err = d.Plan(t.Context(), r); err != nil || p.FollowUps != (dispatch.Likely{Share: 0.01, Items: 1, Price: 0.005, Known: true}) {
+			t.Errorf("after one in a hundred: %+v, %v", p.FollowUps, err)
+		}
+	})
+}
+
+func TestEntriesPerMinute(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		var want int
+		var named []string
+		for i, n := range []int{30, 10, 200, 1, 1, 60} {
+			dir := fmt.Sprintf("/d%d", i)
+			w.record(paths(dir, n)...)
+			named = append(named, dir+"/*")
+			want += n
+		}
+		r := pattern(named...)
+		r.EntriesPerMinute = 60
+		rep := w.drive(w.dispatcher(), r)
+		if rep.State != journal.Completed || rep.Items != len(named) {
+			t.Fatalf("%+v", rep)
+		}
+		entries := map[string]int{"/d0/*": 30, "/d1/*": 10, "/d2/*": 200, "/d3/*": 1, "/d4/*": 1, "/d5/*": 60}
+		invs := w.sim.Invalidations()
+		for i := range invs {
+			sum, largest := 0, 0
+			for j := i; j < len(invs) && invs[j].Created.Sub(invs[i].Created) < time.Minute; j++ {
+				for _, it := range invs[j].Items {
+					sum, largest = sum+entries[it], max(largest, entries[it])
+				}
+			}
+			if sum > 60+1+largest {
+				t.Errorf("%d entries within a minute from %v on", sum, invs[i].Created)
+			}
+		}
+		if took := invs[len(invs)-1].Created.Sub(invs[0].Created); took < 4*time.Minute || took > 5*time.Minute {
+			t.Errorf("the %d entries before the last were paid off in %v, at 60 a minute", want-60, took)
+		}
+	})
+}
+
+func TestRepeatAfter(t *testing.T) {
+	inWorld(t, simulator.Options{Completion: 10 * time.Second}, func(t *testing.T, w *world) {
+		w.record("/a", "/b/1", "/b/2")
+		d := w.dispatcher()
+		r := pattern("/a", "/b/*")
+		r.RepeatAfter = 15 * time.Minute
+		p, err := d.Plan(t.Context(), r)
+		if err != nil || !p.Repeats || p.Sends() != 4 || p.Totals.Items != 2 {
+			t.Fatalf("%+v, %v", p, err)
+		}
+		inv, err := d.Open(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		waited := false
+		// Whoever drives is killed now and then, and somebody goes on.
+		var rep *dispatch.Report
+		for left := int64(7); ; left += 5 {
+			st := &dying{Store: w.st}
+			st.left.Store(left)
+			rep, err = dispatch.New(st, dist, w.cdn, nil).Drive(t.Context(), inv.ID, dispatch.UntilDone, func(r *dispatch.Report) {
+				waited = waited || slices.ContainsFunc(r.Holding, func(s string) bool { return strings.Contains(s, "the repetition, at ") })
+			})
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, errKilled) {
+				t.Fatal(err)
+			}
+		}
+		if rep.State != journal.Completed || rep.Items != 4 || !waited || rep.FollowUps != 0 || w.sim.Billed() != 4 {
+			t.Fatalf("%+v, waited %v, billed %d", rep, waited, w.sim.Billed())
+		}
+		invs := w.sim.Invalidations()
+		first, last := invs[0], invs[len(invs)-1]
+		if gap := last.Created.Sub(first.Completed); gap < 15*time.Minute || gap > 17*time.Minute {
+			t.Errorf("repeated %v after it had completed", gap)
+		}
+		for _, b := range rep.Batches {
+			if b.Repeat != b.Sent.After(first.Completed) {
+				t.Errorf("%+v", b)
+			}
+		}
+	})
+}
+
+// Two invalidations that overlap and are under way together do not send, or pay
+// for, the same path twice.
+func TestOverlappingInvalidationsSendNothingTwice(t *testing.T) {
+	inWorld(t, simulator.Options{Completion: 5 * time.Second}, func(t *testing.T, w *world) {
+		w.record(slices.Concat(paths("/a", 500), paths("/b", 500), paths("/c", 500))...)
+		d := w.dispatcher()
+		request := func(prefixes ...string) dispatch.Request {
+			return dispatch.Request{Selector: selector.Selector{Prefixes: prefixes}, Exact: true}
+		}
+		first, err := d.Open(t.Context(), request("/a/", "/b/"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		second, err := d.Open(t.Context(), request("/b/", "/c/"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// What is named goes out all the same.
+		named, err := d.Open(t.Context(), pattern("/b/00007"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		saved := 0
+		for _, inv := range []*journal.Invalidation{first, second, named} {
+			rep, err := d.Drive(t.Context(), inv.ID, dispatch.UntilDone, nil)
+			if err != nil || rep.State != journal.Completed {
+				t.Fatalf("%+v, %v", rep, err)
+			}
+			saved += rep.Saved.Items
+			if rep.Saved.Items != rep.Saved.Entries {
+				t.Errorf("%+v", rep.Saved)
+			}
+		}
+		seen := make(map[string]int)
+		for _, it := range slices.Concat(w.sent()...) {
+			seen[it]++
+		}
+		twice := 0
+		for it, n := range seen {
+			if n > 1 && it != "/b/00007" {
+				twice++
+			}
+		}
+		if len(seen) != 1500 || twice > 0 || saved < 499 || len(w.paths()) != 0 {
+			t.Errorf("%d paths, %d of them sent twice, %d saved, %d left", len(seen), twice, saved, len(w.paths()))
+		}
+	})
+}
+
+// Under complete coverage, what a batch under way removes is not planned again,
+// whoever plans; the invalidation waits for that batch.
+func TestWhatIsUnderWayIsNotPlannedAgain(t *testing.T) {
+	inWorld(t, simulator.Options{Propagation: -1, Completion: 40 * time.Second}, func(t *testing.T, w *world) {
+		none := 0
+		all := dispatch.Request{Selector: selector.Selector{Patterns: []string{"/*"}}}
+		var acks atomic.Uint64
+		acks.Store(99)
+		w.session("web", &acks)
+		w.drive(w.dispatcher(), all) // makes the coverage complete
+		w.record("/p/1", "/p/2", "/p/3", "/q")
+		d := w.dispatcher()
+		// The batch is accepted, and its dispatcher dies before it has cleared anything.
+		inv, err := d.Open(t.Context(), pattern("/p/1", "/p/2"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		accepted := &clearless{Store: w.st}
+		if _, err := dispatch.New(accepted, dist, w.cdn, nil).Drive(t.Context(), inv.ID, dispatch.UntilAccepted, nil); !errors.Is(err, errKilled) {
+			t.Fatal(err)
+		}
+		sent := time.Now()
+		w.recordAt(time.Now(), "/p/2") // sighted since
+		r := dispatch.Request{Selector: selector.Selector{Regexps: []string{"^/p/[12]$"}}, FreePaths: &none}
+		p, err := d.Plan(t.Context(), r)
+		if err != nil || !p.Coverage.Complete || p.Totals.Items != 1 || p.Items[0].Item.Text != "/p/2" ||
+			p.Saved.Entries != 1 || p.Saved.Items != 1 || p.Saved.Price != 0.005 {
+			t.Fatalf("%+v, saved %+v, coverage %+v, %v", p.Totals, p.Saved, p.Coverage, err)
+		}
+		r.Selector.Regexps = []string{"^/p/1$"}
+		rep := w.drive(d, r)
+		if rep.State != journal.Completed || rep.Items != 0 {
+			t.Errorf("%+v", rep)
+		}
+		if took := time.Since(sent); took < 35*time.Second {
+			t.Errorf("completed %v after the batch it relied on was sent", took)
+		}
+	})
+}
+
+// clearless is a store whose process dies when it is to clear.
+type clearless struct{ store.Store }
+
+func (clearless) Clear(context.Context, string, []store.Condition) (int, error) { return 0, errKilled }
+
+// What CloudFront refuses is covered by the next wildcard that hits nothing else,
+// where the inventory can answer for that.
+func TestARefusedItemIsCoveredOtherwise(t *testing.T) {
+	for name, tc := range map[string]struct {
+		complete bool
+		refuses  []string
+		sent     string
+		state    journal.State
+	}{
+		"next wildcard":       {true, []string{"/a/bad"}, "/a/bad*", journal.Completed},
+		"that is refused too": {true, []string{"/a/bad", "/a/bad*"}, "/a/*", journal.Completed},
+		"collateral":          {true, []string{"/a/bad", "/a/bad*", "/a/*"}, "", journal.Partial}, // "/*" would hit "/z"
+		"cannot answer":       {false, []string{"/a/bad"}, "", journal.Partial},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+				w.record("/a/bad", "/a/bad?x=1", "/a/good", "/z")
+				w.goWrong(func(op string, items []string) *simulator.Fault {
+					for _, x := range tc.refuses {
+						if slices.Contains(items, x) {
+							return &simulator.Fault{Code: "InvalidArgument", Message: "Your request contains one or more invalid invalidation paths."}
+						}
+					}
+					return nil
+				})
+				r := pattern("/a/bad", "/a/good")
+				r.AssumeComplete = tc.complete
+				rep := w.drive(w.dispatcher(), r)
+				if rep.State != tc.state {
+					t.Fatalf("%+v", rep)
+				}
+				all := slices.Concat(w.sent()...)
+				if tc.sent != "" && !slices.Contains(all, tc.sent) || slices.Contains(all, "/*") {
+					t.Errorf("sent %v", all)
+				}
+				if tc.sent == "" && (len(rep.Uncovered) != 1 || rep.Uncovered[0].Item != "/a/bad" && rep.Uncovered[0].Item != "/a/*") {
+					t.Errorf("uncovered %+v", rep.Uncovered)
+				}
+			})
+		})
+	}
+}
+
+// Two processes, two distributions, one account: together they keep to its rates.
+func TestDistributionsOfAnAccountShareItsRates(t *testing.T) {
+	inWorld(t, simulator.Options{Tenants: []string{"dt_1"}}, func(t *testing.T, w *world) {
+		var done sync.WaitGroup
+		for _, id := range []string{dist, "dt_1"} {
+			d := dispatch.New(w.st, id, w.cdn, nil)
+			done.Go(func() { w.drive(d, pattern(append(paths("/p", 1000), "/w1/*", "/w2/*", "/w3/*")...)) })
+		}
+		elsewhere := time.Now()
+		done.Wait()
+		invs := w.sim.Invalidations()
+		for i := range invs {
+			items, wild := 0, 0
+			for j := i; j < len(invs); j++ {
+				s := invs[j].Created.Sub(invs[i].Created).Seconds()
+				for _, it := range invs[j].Items {
+					items++
+					if strings.HasSuffix(it, "*") {
+						wild++
+					}
+				}
+				if float64(items) > 150+150*s || float64(wild) > 1+s {
+					t.Fatalf("%d items, %d wildcards within %v s", items, wild, s)
+				}
+			}
+		}
+		if took := invs[len(invs)-1].Created.Sub(elsewhere); took < 12*time.Second || took > 16*time.Second {
+			t.Errorf("2,006 items went out in %v", took)
+		}
+	})
+}
+
+// A dispatcher that takes over begins with nothing: who led may yet send.
+func TestATakeoverBeginsWithNothing(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		wildcard := func(d *dispatch.Dispatcher, p string) time.Duration {
+			start := time.Now()
+			w.drive(d, pattern(p))
+			invs := w.sim.Invalidations()
+			return invs[len(invs)-1].Created.Sub(start)
+		}
+		if d := wildcard(w.dispatcher(), "/a/*"); d > 50*time.Millisecond {
+			t.Errorf("the first was sent after %v", d)
+		}
+		time.Sleep(10 * time.Second)
+		if d := wildcard(w.dispatcher(), "/b/*"); d > 50*time.Millisecond {
+			t.Errorf("one after another that let go of the lease was sent after %v", d)
+		}
+		time.Sleep(10 * time.Second)
+		j := journal.Open(w.st, dist)
+		if l, _, err := j.Acquire(t.Context(), "somebody who died", time.Now(), time.Second); err != nil || l == nil {
+			t.Fatal(l, err)
+		}
+		time.Sleep(2 * time.Second)
+		if d := wildcard(w.dispatcher(), "/c/*"); d < time.Second || d > 1100*time.Millisecond {
+			t.Errorf("one that took over was sent after %v", d)
+		}
+	})
+}
+
+// sleepy is a store in which whoever uses it sleeps before one of its writes, for
+// longer than its lease lasts.
+type sleepy struct {
+	store.Store
+	left  atomic.Int64
+	sleep time.Duration
+}
+
+func (s *sleepy) Commit(ctx context.Context, d string, t store.Transaction) (uint64, error) {
+	if s.left.Add(-1) == 0 {
+		time.Sleep(s.sleep)
+	}
+	return s.Store.Commit(ctx, d, t)
+}
+
+// A leader sleeps over a takeover, at any step, in the store or in a call, and wakes
+// when another has gone on, or is done: everything is sent and billed once.
+func TestALeaderThatSleepsAtAnyStep(t *testing.T) {
+	for _, inCall := range []bool{false, true} {
+		for n := int64(1); n <= 26; n++ {
+			slept := false
+			inWorld(t, simulator.Options{Seed: uint64(n)}, func(t *testing.T, w *world) {
+				w.record(paths("/a", 12)...)
+				st := &sleepy{Store: w.st, sleep: time.Duration(21+n%4*10) * time.Second}
+				if inCall {
+					var calls atomic.Int64
+					w.goWrong(func(string, []string) *simulator.Fault {
+						if calls.Add(1) == n {
+							slept = true
+							return &simulator.Fault{Delay: st.sleep, Work: true}
+						}
+						return nil
+					})
+				} else {
+					st.left.Store(n)
+				}
+				r := dispatch.Request{Selector: selector.Selector{Prefixes: []string{"/a/"}}, Exact: true, Batch: 3}
+				first := dispatch.New(st, dist, w.cdn, nil)
+				inv, err := first.Open(t.Context(), r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var done sync.WaitGroup
+				for _, d := range []*dispatch.Dispatcher{first, w.dispatcher()} {
+					done.Go(func() {
+						rep, err := d.Drive(t.Context(), inv.ID, dispatch.UntilDone, nil)
+						if err != nil || rep.State != journal.Completed || rep.Items != 12 {
+							t.Errorf("asleep at step %d: %+v, %v", n, rep, err)
+						}
+					})
+					synctest.Wait()
+				}
+				done.Wait()
+				slept = slept || st.left.Load() <= 0
+				all := slices.Concat(w.sent()...)
+				if slices.Sort(all); !slices.Equal(all, paths("/a", 12)) || len(w.paths()) != 0 {
+					t.Errorf("asleep at step %d: sent %v, left %v", n, all, w.paths())
+				}
+			})
+			if !slept {
+				if n < 6 {
+					t.Errorf("only %d steps", n)
+				}
+				break
+			}
+		}
+	}
+}
+
+// It is cancelled before each step in turn: what had been accepted is named, the
+// rest is not sent, and nothing stays unsettled.
+func TestCancelAtAnyStep(t *testing.T) {
+	for n := int64(1); n < 60; n++ {
+		over := false
+		inWorld(t, simulator.Options{Completion: 2 * time.Second}, func(t *testing.T, w *world) {
+			w.record(paths("/a", 9)...)
+			d := w.dispatcher()
+			r := dispatch.Request{Selector: selector.Selector{Prefixes: []string{"/a/"}}, Exact: true, Batch: 3, RepeatAfter: time.Minute}
+			inv, err := d.Open(t.Context(), r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			st := &cancelling{Store: w.st}
+			st.left.Store(n)
+			st.cancel = func() {
+				if _, err := d.Journal().RequestCancel(t.Context(), inv.ID); err != nil {
+					t.Error(err)
+				}
+			}
+			rep, err := dispatch.New(st, dist, w.cdn, nil).Drive(t.Context(), inv.ID, dispatch.UntilDone, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			over = st.left.Load() > 0
+			if over {
+				return
+			}
+			items := 0
+			for _, b := range rep.Batches {
+				if b.State == journal.Saved || (b.State != journal.BatchRefused) != (b.InvalidationID != "") {
+					t.Errorf("cancelled at step %d: %+v", n, b)
+				}
+				if b.InvalidationID != "" {
+					items += b.Items
+				}
+			}
+			if rep.State != journal.Cancelled && rep.State != journal.Completed || rep.Items != items || w.sim.Billed() != items {
+				t.Errorf("cancelled at step %d: %s, %d items in batches, %d said, %d billed", n, rep.State, items, rep.Items, w.sim.Billed())
+			}
+			if rep.State == journal.Completed && items != 18 {
+				t.Errorf("cancelled at step %d, and it is completed with %d items", n, items)
+			}
+		})
+		if over {
+			if n < 12 {
+				t.Errorf("only %d steps", n)
+			}
+			return
+		}
+	}
+	t.Error("it never ends")
+}
+
+// cancelling is a store in which somebody asks to stop before one of the writes.
+type cancelling struct {
+	store.Store
+	left   atomic.Int64
+	cancel func()
+}
+
+func (s *cancelling) Commit(ctx context.Context, d string, t store.Transaction) (uint64, error) {
+	if s.left.Add(-1) == 0 {
+		s.cancel()
+	}
+	return s.Store.Commit(ctx, d, t)
+}
+
+// What was saved and only ever refused is not sent once it is cancelled.
+func TestCancelRecallsWhatWasOnlyRefused(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		w.goWrong(func(op string, _ []string) *simulator.Fault {
+			if op != simulator.CreateInvalidation {
+				return nil
+			}
+			return simulator.TooManyInvalidationsInProgress()
+		})
+		d := w.dispatcher()
+		inv, err := d.Open(t.Context(), pattern("/a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, stop := context.WithTimeout(t.Context(), 10*time.Second)
+		defer stop()
+		if _, err := d.Drive(c, inv.ID, dispatch.UntilDone, nil); !errors.Is(err, dispatch.ErrUndone) {
+			t.Fatal(err)
+		}
+		calls := w.sim.Calls()[simulator.CreateInvalidation]
+		if _, err := d.Journal().RequestCancel(t.Context(), inv.ID); err != nil {
+			t.Fatal(err)
+		}
+		rep, err := w.dispatcher().Drive(t.Context(), inv.ID, dispatch.UntilDone, nil)
+		if err != nil || rep.State != journal.Cancelled || rep.Items != 0 || w.sim.Calls()[simulator.CreateInvalidation] != calls {
+			t.Errorf("%+v, %v", rep, err)
+		}
+	})
+}
+
+// An invalidation that cannot be read fails, and no other waits for it.
+func TestAnUnreadableInvalidationFailsAlone(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		d := w.dispatcher()
+		bad, err := d.Open(t.Context(), pattern("/a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		docs, err := w.st.List(t.Context(), dist, "inv/", "", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		value := strings.Replace(string(docs[0].Value), `"patterns":["/a"]`, `"patterns":7`, 1)
+		if _, err := w.st.Commit(t.Context(), dist, store.Transaction{Put: []store.Put{{Key: docs[0].Key, Value: []byte(value)}}}); err != nil {
+			t.Fatal(err)
+		}
+		if rep := w.drive(d, pattern("/b")); rep.State != journal.Completed {
+			t.Errorf("%+v", rep)
+		}
+		rep, err := d.Status(t.Context(), bad.ID)
+		if err != nil || rep.State != journal.Failed || rep.Code != journal.CodeUnreadable || !strings.Contains(rep.Error, "damaged or of a newer version") {
+			t.Errorf("%+v, %v", rep, err)
+		}
+	})
+}
+
+// counting counts reads of batches.
+type counting struct {
+	store.Store
+	batches atomic.Int64
+}
+
+func (s *counting) List(ctx context.Context, d, prefix, after string, limit int) ([]store.Document, error) {
+	if strings.HasPrefix(prefix, "bat/") {
+		s.batches.Add(1)
+	}
+	return s.Store.List(ctx, d, prefix, after, limit)
+}
+
+// Looks do not read again what did not change, however many are open.
+func TestLooksAreCheap(t *testing.T) {
+	inWorld(t, simulator.Options{Completion: 5 * time.Minute}, func(t *testing.T, w *world) {
+		st := &counting{Store: w.st}
+		d := dispatch.New(st, dist, w.cdn, nil)
+		const n = 40
+		var last *journal.Invalidation
+		for i := range n {
+			var err error
+			if last, err = d.Open(t.Context(), pattern(fmt.Sprintf("/%d", i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		rep, err := d.Drive(t.Context(), last.ID, dispatch.UntilDone, nil)
+		if err != nil || rep.State != journal.Completed {
+			t.Fatalf("%+v, %v", rep, err)
+		}
+		if reads := st.batches.Load(); reads > 3*n {
+			t.Errorf("batches were read %d times for %d invalidations", reads, n)
+		}
+		calls := w.sim.Calls()
+		if looks := calls[simulator.GetInvalidation] + calls[simulator.ListInvalidations]; looks > 200 {
+			t.Errorf("%d looks in five minutes: %v", looks, calls)
+		}
+	})
+}
+
+// The plan's time is the time it takes.
+func TestThePlanKnowsHowLongItTakes(t *testing.T) {
+	for name, tc := range map[string]struct {
+		l             plan.Limits
+		others, wilds int
+	}{
+		"a second's worth": {plan.Limits{}, 150, 1},
+		"rate":             {plan.Limits{ItemsInProgress: -1}, 6000, 0},
+		"window":           {plan.Limits{}, 7000, 0},
+		"wildcards":        {plan.Limits{}, 100, 40},
+		"wildcards alone":  {plan.Limits{WildcardsInProgress: -1}, 0, 60},
+		"large requests":   {plan.Limits{Burst: 6, ItemsInProgress: -1}, 5000, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, simulator.Options{Propagation: -1, Completion: 25 * time.Second}, func(t *testing.T, w *world) {
+				d := dispatch.New(w.st, dist, w.cdn, &dispatch.Options{Limits: tc.l})
+				named := paths("/p", tc.others)
+				for i := range tc.wilds {
+					named = append(named, fmt.Sprintf("/w%02d/*", i))
+				}
+				r := pattern(named...)
+				r.Now = true
+				p, err := d.Plan(t.Context(), r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				start := time.Now()
+				rep := w.drive(d, r)
+				took := time.Since(start).Seconds()
+				if rep.State != journal.Completed || took < p.Totals.Seconds*0.9 || took > p.Totals.Seconds*1.1 {
+					t.Errorf("%s in %v s; the plan said %v", rep.State, took, p.Totals.Seconds)
+				}
+			})
+		})
+	}
+}
+
+// Items in doubt are not taken for sent because another batch named them.
+func TestWhatIsInDoubtIsNotSaved(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		doubtful := "/it%27s"
+		if !cfpath.InDoubt(doubtful) {
+			t.Fatal("no longer in doubt")
+		}
+		w.record(doubtful)
+		for range 2 {
+			if rep := w.drive(w.dispatcher(), dispatch.Request{Selector: selector.Selector{Prefixes: []string{"/it"}}}); rep.Saved.Entries != 0 {
+				t.Errorf("%+v", rep)
+			}
+		}
+		if w.sim.Billed() != 2 {
+			t.Errorf("billed %d", w.sim.Billed())
+		}
+	})
+}
