@@ -147,7 +147,7 @@ func (g *gate) answer(creates bool, items []string) *simulator.Fault {
 // Whatever CloudFront's limits are, and whatever of them somebody else uses up, all
 // is sent in the end, once, and after a while refusals are rare.
 func TestProgressAgainstAnyLimits(t *testing.T) {
-	histories := 5 // CFTRACK_HISTORIES asks for more
+	histories := 3 // CFTRACK_HISTORIES asks for more
 	if n, err := strconv.Atoi(os.Getenv("CFTRACK_HISTORIES")); err == nil {
 		histories = n
 	}

@@ -256,7 +256,7 @@ func (d *Dispatcher) choose(ctx context.Context, l *leader, r *run, now time.Tim
 		case windowed:
 			l.blocked = true
 			return nil, idle, nil
-		case room.others == 0 || want.others == 0:
+		case room.wildcards == 0 && (room.others == 0 || want.others == 0):
 			wait, err := d.wait(ctx, now, load{wildcards: 1}, 0)
 			return nil, min(idle, max(time.Millisecond, wait)), err
 		}
