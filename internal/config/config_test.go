@@ -18,6 +18,7 @@ import (
 
 	"github.com/cf-invalidation-tracker/cftrack/cfpath"
 	"github.com/cf-invalidation-tracker/cftrack/lifetime"
+	"github.com/cf-invalidation-tracker/cftrack/plan"
 )
 
 func TestParseDuration(t *testing.T) {
@@ -318,5 +319,58 @@ func TestRead(t *testing.T) {
 	}
 	if _, err := Read(dir, nil, known); err == nil {
 		t.Error("a directory is no file")
+	}
+}
+
+func TestLimits(t *testing.T) {
+	f, err := Parse("c.yaml", []byte(`
+limits:
+  items-per-second: 300
+  burst: 2.5
+  wildcards-in-progress: none
+distributions:
+  - id: E1
+    account: prod
+    budget: 25
+    limits: {items-in-progress: 500, completion-seconds: 60}
+  - id: E2
+    account: prod
+    budget: 20
+  - id: E3
+    limits: {items-per-second: 10}
+`), func(string) bool { return false })
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := func(id string) *Distribution { x, _ := f.Distribution(id); return x }
+	for _, tt := range []struct {
+		d    *Distribution
+		want plan.Limits
+	}{
+		{nil, plan.Limits{ItemsPerSecond: 300, Burst: 2.5, WildcardsInProgress: -1}},
+		{d("E1"), plan.Limits{ItemsPerSecond: 300, Burst: 2.5, WildcardsInProgress: -1, ItemsInProgress: 500, CompletionSeconds: 60}},
+		{d("E3"), plan.Limits{ItemsPerSecond: 10, Burst: 2.5, WildcardsInProgress: -1}},
+	} {
+		if got := f.LimitsOf(tt.d); got != tt.want {
+			t.Errorf("%+v, want %+v", got, tt.want)
+		}
+	}
+	// The least that is said of an account is what it may spend.
+	if b := f.BudgetOf(d("E1")); b == nil || *b != 20 {
+		t.Errorf("%v", b)
+	}
+	if f.BudgetOf(d("E3")) != nil || f.BudgetOf(nil) != nil {
+		t.Error("a budget of another account")
+	}
+	for text, want := range map[string]string{
+		"limits: {items-per-second: 0}":   `c.yaml:1:28: "0" is no value of items-per-second`,
+		"limits: {burst: .inf}":           `is no value of burst`,
+		"limits: {items-in-progress: -1}": `"-1" is no value of items-in-progress`,
+		"limits: {paths: 1}":              `unknown limit "paths"`,
+		"distributions:\n- id: E1\n- id: E2\n  limits: {calls-per-second: 9}": `its rates are not those of E1`,
+	} {
+		if _, err := Parse("c.yaml", []byte(text), func(string) bool { return false }); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", text, err, want)
+		}
 	}
 }

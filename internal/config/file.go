@@ -94,7 +94,7 @@ func Parse(path string, data []byte, known func(string) bool) (*File, error) {
 			for _, n := range d.items(e.value, e.name) {
 				f.Distributions = append(f.Distributions, d.distribution(n))
 			}
-		case e.name == "limits":
+		case e.name == "limits" && mapping(e.value): // else it is simulate's flag of that name
 			f.Limits = d.limits(e.value)
 		case known(e.name):
 			if values := d.texts(e.value, e.name); len(values) > 0 {
@@ -115,6 +115,8 @@ func Parse(path string, data []byte, known func(string) bool) (*File, error) {
 	}
 	return f, nil
 }
+
+func mapping(n ast.Node) bool { _, ok := n.(ast.MapNode); return ok }
 
 func syntax(path string, err error) Problem {
 	p := Problem{At: path, Message: "not YAML: " + err.Error(), Hint: "indent with spaces, and quote a value that begins with * & ! % @ or `, or ends in a colon"}
