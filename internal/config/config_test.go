@@ -364,7 +364,7 @@ distributions:
 	}
 	for text, want := range map[string]string{
 		"limits: {items-per-second: 0}":   `c.yaml:1:28: "0" is no value of items-per-second`,
-		"limits: {burst: .inf}":           `is no value of burst`,
+		"limits: {burst: many}":           `is no value of burst`,
 		"limits: {items-in-progress: -1}": `"-1" is no value of items-in-progress`,
 		"limits: {paths: 1}":              `unknown limit "paths"`,
 		"distributions:\n- id: E1\n- id: E2\n  limits: {calls-per-second: 9}": `its rates are not those of E1`,
