@@ -2,11 +2,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package plan finds what to send to CloudFront for a selection: the least
-// number of items that cover every selected entry and touch no other, with the
-// reason of each, the price, the time it takes, and what it cannot cover.
+// number of items that cover every selected entry and touch no other, or what is
+// best within budgets of collateral, items and wildcards, with the reason of each, the
+// price, the time it takes, and what it cannot cover. docs/planner.md has the derivation.
 //
-// [Compute] reads the inventory once, in path order, selected or not. Its
-// memory grows with the length of paths and with the answer, not with the inventory.
+// [Compute] reads the inventory in path order, selected or not; without percentages and
+// native tags mostly once. Its memory grows with the length of paths, the budgets and the
+// answer, not with the inventory.
 //
 // The paths are a trie, in which a wildcard is a subtree and a path is a leaf. The
 // optimum without collateral is the set of maximal subtrees that hold only selected
@@ -80,7 +82,7 @@ type Options struct {
 
 // An Input is one entry of the inventory.
 type Input struct {
-	Entry    *inventory.Entry
+	Entry    *inventory.Entry // looked at until the next is asked for
 	Selected bool
 	// Named says of a folded entry that everything selected of it is reached by
 	// Options.Named. Otherwise it is covered as a whole. It means nothing for others.
@@ -115,8 +117,8 @@ type Bound struct {
 	Objective string `json:"objective"` // one of the Objective constants
 	Lower     int    `json:"lower"`
 	Value     int    `json:"value"`
-	Gap       int    `json:"gap"` // Value - Lower
-	Optimal   bool   `json:"optimal"`
+	Gap       int    `json:"gap"`     // Value - Lower
+	Optimal   bool   `json:"optimal"` // nothing within the budgets is better
 }
 
 // What a plan has the least of, once as little as can be is uncovered.

@@ -365,4 +365,7 @@ func (p *planner) judge(c *computation, plan *Plan) {
 		}
 	}
 	plan.Bound.atLeast(lower)
+	if d := c.tree.dp; d != nil && c.tree.nameless && (d.hulls || d.measure == leastCollateral && b.collateral < none) {
+		plan.Bound.Optimal = false // more might be covered
+	}
 }

@@ -35,9 +35,10 @@ type tree struct {
 	items     []Item
 	uncovered []*trouble
 
-	dp    *frontiers // nil without budgets
-	tags  *tags      // with native tags, what each item is needed for
-	exact bool       // wildcards are capped: all of them are the frontiers' business
+	dp       *frontiers // nil without budgets
+	tags     *tags      // with native tags, what each item is needed for
+	nameless bool       // something selected has no name
+	exact    bool       // wildcards are capped: all of them are the frontiers' business
 }
 
 func (t *tree) init(s scope, dp *frontiers) {
@@ -89,6 +90,7 @@ func (t *tree) addOther(path string, barrier bool, unselected, fresh int) {
 
 // add takes the next entry, which needs an item.
 func (t *tree) add(l *leaf) {
+	t.nameless = t.nameless || l.trouble != nil
 	if !t.advance(l.path) {
 		t.top().sum.count(1, 1, l.sure)
 		return
