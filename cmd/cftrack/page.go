@@ -114,8 +114,8 @@ func take(s string, most int) (head, rest string) {
 	return s, ""
 }
 
-// pieces breaks a path over lines, behind a '/' or where a query goes on if that
-// leaves no line too short. What needs more lines than that is cut in its middle.
+// pieces breaks a path over lines, behind a '/' or where a query goes on, else
+// behind a hyphen or the like, if that leaves no line too short. What needs more lines than that is cut in its middle.
 func pieces(s string, width, most int) []string {
 	var out []string
 	for {
@@ -131,8 +131,11 @@ func pieces(s string, width, most int) []string {
 			head, _ = take(head, width-3-columns(tail))
 			return append(out, head+"..."+tail)
 		}
-		if i := strings.LastIndexAny(head, "/?&"); i >= width/2 {
-			rest, head = head[i+1:]+rest, head[:i+1]
+		for _, behind := range []string{"/?&", "-_.=,;"} {
+			if i := strings.LastIndexAny(head, behind); i >= width/2 {
+				rest, head = head[i+1:]+rest, head[:i+1]
+				break
+			}
 		}
 		out = append(out, head)
 		s = rest

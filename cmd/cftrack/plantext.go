@@ -30,8 +30,7 @@ type planText struct {
 // writePlan draws a plan for people.
 func writePlan(w io.Writer, st style, id, selected string, o journal.Planning, v *dispatch.Preview, all bool) {
 	p := planText{page{w, st}, v, o, all}
-	title := "Plan for " + id + ": "
-	p.line("%s", st.bold(title+st.cut(visible(selected), st.width-columns(title))))
+	p.line("%s", st.bold(st.cut(visible("Plan for "+id+": "+selected), st.width)))
 	p.head()
 	p.items()
 	p.compared()
@@ -88,7 +87,7 @@ func (p *planText) head() {
 		p.fact("proved least: no plan within the budgets hits fewer other entries")
 	case v.Feasible && p.options.Limited():
 		p.fact("proved least: no plan within the budgets has fewer items")
-	case v.Feasible && t.Selected > 1:
+	case v.Feasible && t.Selected > 1 && p.alternative(plan.WithComplete) == nil:
 		p.fact("proved least: no plan that hits nothing else has fewer items")
 	}
 	if v.FreePaths > 0 {
@@ -98,20 +97,29 @@ func (p *planText) head() {
 
 // saving compares with what most tools do: every path by itself.
 func (p *planText) saving() {
-	i := slices.IndexFunc(p.v.Alternatives, func(a plan.Alternative) bool { return a.Name == plan.EveryPath })
-	if i < 0 || p.v.Alternatives[i].Items <= p.v.Totals.Items {
+	naive, t := p.alternative(plan.EveryPath), p.v.Totals
+	if naive == nil || naive.Items-t.Uncovered <= t.Items {
 		return
 	}
-	naive, t := p.v.Alternatives[i], p.v.Totals
-	s := fmt.Sprintf("saves %s", count(naive.Items-t.Items, "item", "items"))
+	s := fmt.Sprintf("saves %s", count(naive.Items-t.Uncovered-t.Items, "item", "items"))
 	if less := naive.Price - t.Price; less > 0 {
 		s += " and " + dollars(less)
 	}
 	s += " against every path by itself"
 	if best := slices.MaxFunc(p.v.Items, func(a, b plan.Item) int { return cmp.Compare(a.Covers, b.Covers) }); t.Items > 1 && best.Covers > 1 {
-		s += fmt.Sprintf(", most by %s, which covers %s", best.Item, thousands(best.Covers))
+		s += fmt.Sprintf(", most by %s, which covers %s", pieces(visible(best.Item.String()), p.style.width-20, 1)[0], thousands(best.Covers))
 	}
 	p.fact("%s", s)
+}
+
+// alternative returns the one of a name, or nil.
+func (p *planText) alternative(name string) *plan.Alternative {
+	for i := range p.v.Alternatives {
+		if p.v.Alternatives[i].Name == name {
+			return &p.v.Alternatives[i]
+		}
+	}
+	return nil
 }
 
 // budgets says what of them is used.
@@ -122,26 +130,23 @@ func (p *planText) budgets() {
 	var used []string
 	t := p.v.Totals
 	if b, err := plan.ParseBudget(p.options.MaxCollateral); err == nil {
-		s := fmt.Sprintf("%s of %s hit too", thousands(t.Collateral), count(b.Of(t.Selected), "other entry", "other entries"))
+		most := thousands(b.Of(t.Selected))
 		if b.Percent != 0 {
-			s += " (" + b.String() + " of the selected)"
+			most += " (" + b.String() + " of the selected)"
 		}
-		used = append(used, s)
+		used = append(used, fmt.Sprintf("%s hit of at most %s", count(t.Collateral, "other entry", "other entries"), most))
 	}
 	if n := p.options.MaxItems; n != nil {
-		used = append(used, fmt.Sprintf("%s of %s", thousands(t.Items), count(*n, "item", "items")))
+		used = append(used, fmt.Sprintf("%s of at most %s", count(t.Items, "item", "items"), thousands(*n)))
 	}
 	if n := p.options.MaxWildcards; n != nil {
-		used = append(used, fmt.Sprintf("%s of %s", thousands(t.Wildcards), count(*n, "wildcard", "wildcards")))
+		used = append(used, fmt.Sprintf("%s of at most %s", count(t.Wildcards, "wildcard", "wildcards"), thousands(*n)))
 	}
 	p.fact("budgets: %s", strings.Join(used, ", "))
 	if !p.v.Feasible {
 		p.block(2, "  ", "no plan keeps to them; this is the nearest, and invalidate will not send it", p.style.warn)
 	}
 }
-
-// Columns of the table of items: "  covers  also hits  why          item".
-const beforeItem = 2 + 8 + 2 + 9 + 2 + 11 + 2
 
 // items shows what would be sent, what saves most first where not all fit.
 func (p *planText) items() {
@@ -158,8 +163,20 @@ func (p *planText) items() {
 		items, more = items[:shownItems], len(items)-shownItems
 	}
 	p.line("")
-	p.line("  %s", p.style.faint(fmt.Sprintf("%8s  %9s  %-11s  %s", "covers", "also hits", "why", "item")))
-	room := p.style.width - beforeItem
+	covers, also := len("  covers"), len("also hits")
+	for i := range items {
+		covers, also = max(covers, len(thousands(items[i].Covers))), max(also, len(thousands(items[i].Collateral)))
+	}
+	format := fmt.Sprintf("%%%ds  %%%ds  %%-11s  ", covers, also)
+	beforeItem := 2 + covers + 2 + also + 2 + 11 + 2
+	indent := beforeItem
+	head := fmt.Sprintf(format, "covers", "also hits", "why") + "item"
+	if p.style.narrow() { // the item goes below the rest
+		indent = 4
+		head = strings.TrimRight(head[:len(head)-len("item")], " ")
+	}
+	p.line("  %s", p.style.faint(head))
+	room := p.style.width - indent
 	if p.style.wide() {
 		room = min(room, 80)
 	}
@@ -169,30 +186,38 @@ func (p *planText) items() {
 	}
 	for i := range items {
 		it := &items[i]
-		also := "-"
+		hits := "-"
 		if it.Collateral > 0 {
-			also = thousands(it.Collateral)
+			hits = thousands(it.Collateral)
 		}
-		left := fmt.Sprintf("  %8s  %9s  %-11s  ", thousands(it.Covers), also, why(it.Reason.Code))
+		code := it.Reason.Code
+		if code == plan.ReasonExact && it.Unsure {
+			code = plan.ReasonDoubt
+		}
+		left := "  " + fmt.Sprintf(format, thousands(it.Covers), hits, why(code))
 		name := pieces(visible(it.Item.String()), room, 4)
 		sentence := visible(sentenceOf(it))
-		if usual(it.Reason.Code) && !p.style.wide() || it.Reason.Code == plan.ReasonExact && !it.Unsure {
+		if usual(code) && !p.style.wide() || code == plan.ReasonExact {
 			sentence = ""
 		}
 		if beside := p.style.width - beforeItem - longest - 2; p.style.wide() && len(name) == 1 && columns(sentence) <= beside && sentence != "" {
 			p.line("%s%s%s  %s", left, name[0], strings.Repeat(" ", longest-columns(name[0])), p.style.faint(sentence))
 			continue
 		}
+		if p.style.narrow() {
+			p.line("%s", strings.TrimRight(left, " "))
+			left = strings.Repeat(" ", indent)
+		}
 		p.line("%s%s", left, name[0])
 		for _, n := range name[1:] {
-			p.line("%s%s", strings.Repeat(" ", beforeItem), n)
+			p.line("%s%s", strings.Repeat(" ", indent), n)
 		}
 		if sentence != "" {
-			p.block(beforeItem, strings.Repeat(" ", beforeItem), sentence, p.style.faint)
+			p.block(indent, strings.Repeat(" ", indent), sentence, p.style.faint)
 		}
 	}
 	if more > 0 {
-		p.line("%s%s", strings.Repeat(" ", beforeItem), p.style.faint("and "+thousands(more)+" more; -v shows all"))
+		p.line("%s%s", strings.Repeat(" ", indent), p.style.faint("and "+thousands(more)+" more; -v shows all"))
 	}
 }
 
@@ -253,15 +278,31 @@ func (p *planText) compared() {
 	if t.Selected == 0 {
 		return
 	}
-	p.line("")
-	p.line("  %s", p.style.faint(fmt.Sprintf("%-24s  %8s  %9s  %7s  %9s", "compared", "items", "price", "time", "also hits")))
-	row := func(name string, items, also int, price, seconds float64) {
-		p.line("  %-24s  %8s  %9s  %7s  %9s", name, thousands(items), dollars(price), lasting(seconds), thousands(also))
-	}
-	row("this plan", t.Items, t.Collateral, t.Price, t.Seconds)
+	p.rowHead("compared")
+	p.row("this plan", t.Items, t.Collateral, t.Price, t.Seconds)
 	for _, a := range v.Alternatives {
-		row(alternative(a.Name), a.Items, a.Collateral, a.Price, a.Seconds)
+		p.row(alternative(a.Name), a.Items, a.Collateral, a.Price, a.Seconds)
 	}
+}
+
+func (p *planText) rowHead(name string) {
+	p.line("")
+	p.row5(p.style.faint, name, "items", "price", "time", "also hits")
+}
+
+func (p *planText) row(name string, items, also int, price, seconds float64) {
+	p.row5(func(s string) string { return s }, name, thousands(items), dollars(price), lasting(seconds), thousands(also))
+}
+
+// row5 writes a row of a table; where that is too wide, over two lines.
+func (p *planText) row5(paint func(string) string, name string, numbers ...any) {
+	const format = "%10s  %9s  %7s  %10s"
+	if p.style.narrow() {
+		p.line("  %s", paint(name))
+		p.line("  %s", paint(fmt.Sprintf(format, numbers...)))
+		return
+	}
+	p.line("  %s", paint(fmt.Sprintf("%-22s  "+format, append([]any{name}, numbers...)...)))
 }
 
 func alternative(name string) string {
@@ -285,10 +326,9 @@ func (p *planText) frontier() {
 	if len(p.v.Frontier) == 0 {
 		return
 	}
-	p.line("")
-	p.line("  %s", p.style.faint(fmt.Sprintf("%-24s  %8s  %9s  %7s  %9s", "least collateral with", "items", "price", "time", "also hits")))
+	p.rowHead("least collateral with")
 	for _, f := range p.v.Frontier {
-		p.line("  %-24s  %8s  %9s  %7s  %9s", count(f.Wildcards, "wildcard", "wildcards"), thousands(f.Items), dollars(f.Price), lasting(f.Seconds), thousands(f.Collateral))
+		p.row(count(f.Wildcards, "wildcard", "wildcards"), f.Items, f.Collateral, f.Price, f.Seconds)
 	}
 }
 
@@ -303,7 +343,7 @@ func (p *planText) explained() {
 		for _, l := range pieces(visible(e.Path), p.style.width-2, 8) {
 			p.line("  %s", l)
 		}
-		p.block(4, "    ", visible(e.Sentence), nil)
+		p.block(4, "    ", visible(strings.TrimPrefix(e.Sentence, e.Path+" ")), nil)
 	}
 }
 
@@ -325,7 +365,11 @@ func (p *planText) uncovered() {
 		}
 		p.block(4, "    ", visible(whyNot(u.Reason)), nil)
 		if u.Remedy != "" {
-			p.block(4, "    ", visible(fmt.Sprintf("%s would cover it, and hit %s beside", u.Remedy, count(u.RemedyCollateral, "other entry", "other entries"))), p.style.faint)
+			beside := "nothing else"
+			if u.RemedyCollateral > 0 {
+				beside = count(u.RemedyCollateral, "other entry", "other entries")
+			}
+			p.block(4, "    ", visible(u.Remedy+" would cover it, and hit "+beside), p.style.faint)
 		}
 	}
 }

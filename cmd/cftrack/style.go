@@ -30,11 +30,16 @@ func (a *app) style(w io.Writer) style {
 		}
 		s.colour = a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb"
 	}
-	s.width = max(s.width, 40)
+	s.width = max(s.width, narrowest)
 	return s
 }
 
-func (s style) wide() bool { return s.width >= 110 }
+// narrowest is the width below which nothing is laid out; a terminal that is
+// narrower breaks lines by itself.
+const narrowest = 48
+
+func (s style) wide() bool   { return s.width >= 110 }
+func (s style) narrow() bool { return s.width < 70 }
 
 func (s style) paint(code, text string) string {
 	if !s.colour {
@@ -49,7 +54,7 @@ func (s style) warn(text string) string  { return s.paint("33", text) }
 
 // cut shortens a visible text to so many columns.
 func (s style) cut(text string, most int) string {
-	most = max(most, 20)
+	most = max(most, 4)
 	if columns(text) <= most {
 		return text
 	}

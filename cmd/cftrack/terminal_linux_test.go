@@ -83,6 +83,36 @@ func (s *screen) shows(t *testing.T, text string) {
 	}
 }
 
+// A plan reads the same on a terminal as elsewhere, but for its colours, which NO_COLOR
+// and dumb terminals do without.
+func TestPlanOnATerminal(t *testing.T) {
+	env := testEnv(t)
+	if code, _, stderr := invoke(t, env, "", "record", "/a", "/it's", "/~b", "/blog/"+strings.Repeat("long-", 50)); code != 0 {
+		t.Fatal(stderr)
+	}
+	for _, columns := range []uint16{80, 160} {
+		_, plain, _ := invoke(t, append(env, fmt.Sprintf("COLUMNS=%d", columns)), "", "plan", "*", "/x*y", "--compare", "--explain", "/a")
+		for _, c := range []struct {
+			env      string
+			coloured bool
+		}{{"TERM=xterm", true}, {"TERM=dumb", false}, {"NO_COLOR=1", false}} {
+			s := newScreen(t, columns)
+			if code := run(t.Context(), []string{"plan", "*", "/x*y", "--compare", "--explain", "/a"}, s.tty, s.tty, s.tty, append(env, c.env)); code != 0 {
+				t.Fatalf("exit %d: %s", code, s.text())
+			}
+			fmt.Fprintln(s.tty, "the end")
+			s.shows(t, "the end")
+			got := strings.ReplaceAll(strings.TrimSuffix(s.text(), "the end\r\n"), "\r\n", "\n")
+			if bare := painted.ReplaceAllString(got, ""); bare != plain {
+				t.Errorf("%d columns, %s:\n%s\nnot\n%s", columns, c.env, bare, plain)
+			}
+			if coloured := strings.Contains(got, "\x1b[1mPlan for"); coloured != c.coloured || coloured != strings.Contains(got, "\x1b[") {
+				t.Errorf("%d columns, %s: coloured: %v", columns, c.env, coloured)
+			}
+		}
+	}
+}
+
 func TestTerminal(t *testing.T) {
 	sim, err := simulator.New(nil, &simulator.Options{Distribution: "E1", Propagation: -1, Completion: -1})
 	if err != nil {
