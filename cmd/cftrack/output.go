@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"strings"
 	"sync"
 	"time"
@@ -67,9 +68,10 @@ func thousands(n int) string {
 	return s
 }
 
-// dollars writes an amount, to the cent or, below it, to what it is.
+// dollars writes an amount, to the cent or, where an item alone decides, to half
+// a cent.
 func dollars(v float64) string {
-	if v > 0 && v*100 != float64(int(v*100+0.5)) && v < 1 {
+	if tenths := int64(math.Round(v * 1000)); tenths%10 != 0 && v < 10 {
 		return fmt.Sprintf("$%.3f", v)
 	}
 	return fmt.Sprintf("$%.2f", v)

@@ -217,7 +217,7 @@ func (p *planText) items() {
 		}
 	}
 	if more > 0 {
-		p.line("%s%s", strings.Repeat(" ", indent), p.style.faint("and "+thousands(more)+" more; -v shows all"))
+		p.line("%s%s", strings.Repeat(" ", indent), p.style.faint("and "+thousands(more)+" more that cover less; -v shows all"))
 	}
 }
 
@@ -327,7 +327,13 @@ func (p *planText) frontier() {
 		return
 	}
 	p.rowHead("least collateral with")
-	for _, f := range p.v.Frontier {
+	all, shown := p.v.Frontier, 0
+	for i, f := range all {
+		// Not each of many, but where it gets much better.
+		if i > 0 && i < len(all)-1 && len(all) > 12 && !p.all && 5*f.Collateral > 4*all[shown].Collateral {
+			continue
+		}
+		shown = i
 		p.row(count(f.Wildcards, "wildcard", "wildcards"), f.Items, f.Collateral, f.Price, f.Seconds)
 	}
 }
