@@ -120,14 +120,18 @@ func (w *world) record(paths ...string) {
 
 func (w *world) recordAt(end time.Time, paths ...string) {
 	w.t.Helper()
+	if err := w.merge(w.t.Context(), end, paths...); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) merge(ctx context.Context, end time.Time, paths ...string) error {
 	var us []inventory.Update
 	for _, p := range paths {
 		s := inventory.Sighting{Path: p, Start: end, End: end, Expires: end.Add(48 * time.Hour)}
 		us = append(us, inventory.Update{Path: p, Record: s.Record()})
 	}
-	if err := w.st.Merge(w.t.Context(), dist, us); err != nil {
-		w.t.Fatal(err)
-	}
+	return w.st.Merge(ctx, dist, us)
 }
 
 func (w *world) paths() []string {
