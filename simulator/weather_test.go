@@ -227,6 +227,10 @@ func TestLag(t *testing.T) {
 			if got := read(); got != step.want {
 				t.Errorf("at %v: %q, want %q", time.Since(v.Created), got, step.want)
 			}
+			d := call(s, http.MethodGet, strings.TrimSuffix(invalidations, "/invalidation"), "")
+			if open := strings.Contains(d.body, "<InProgressInvalidationBatches>1<"); open == (step.want == "Completed1") {
+				t.Errorf("at %v: the distribution has it in progress: %v", time.Since(v.Created), open)
+			}
 		}
 		if again := call(s, http.MethodPost, invalidations, batch("test-0", "/a")); !strings.Contains(again.body, v.ID) {
 			t.Errorf("its reference: %s", again.body)
