@@ -217,7 +217,7 @@ func (p *planText) items() {
 		}
 	}
 	if more > 0 {
-		p.line("%s%s", strings.Repeat(" ", indent), p.style.faint("and "+thousands(more)+" more that cover less; -v shows all"))
+		p.block(indent, strings.Repeat(" ", indent), "and "+thousands(more)+" more that cover less; -v shows all", p.style.faint)
 	}
 }
 
