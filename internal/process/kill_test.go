@@ -225,20 +225,30 @@ func (v *viewers) count() int {
 func (w *world) killServer() {
 	s := w.serve()
 	v := w.view("a")
-	var acknowledged []string
-	for range 1 + w.rng.IntN(3) {
-		before := v.count()
-		w.until("viewers are served", func() bool { return v.count() > before+20 }, s.process)
-		paths, ok := s.flush(w.T)
-		if !ok {
-			w.Fatal("a server that lives does not flush")
-		}
-		acknowledged = paths
+	w.until("viewers are served", func() bool { return v.count() > 20 }, s.process)
+	acknowledged, ok := s.flush(w.T)
+	if !ok {
+		w.Fatal("a server that lives does not flush")
 	}
-	if w.rng.IntN(2) == 0 { // else it dies on the heels of its answer
-		w.after(1200 * time.Millisecond)
+	// Some servers die on the heels of an answer, others while sightings gather that
+	// nobody has asked to be flushed.
+	var along sync.WaitGroup
+	switch w.rng.IntN(3) {
+	case 0:
+		along.Go(func() {
+			for ok := true; ok; {
+				var paths []string
+				if paths, ok = s.flush(w.T); ok {
+					acknowledged = paths
+				}
+			}
+		})
+		fallthrough
+	case 1:
+		w.after(1500 * time.Millisecond)
 	}
 	s.kill()
+	along.Wait()
 	v.stop()
 
 	there := w.list()
