@@ -22,6 +22,7 @@ import (
 
 	"github.com/cf-invalidation-tracker/cftrack/accesslog"
 	"github.com/cf-invalidation-tracker/cftrack/internal/config"
+	"github.com/cf-invalidation-tracker/cftrack/internal/importer"
 	"github.com/cf-invalidation-tracker/cftrack/inventory"
 )
 
@@ -171,7 +172,7 @@ func (a *app) importLogs(ctx context.Context, names []string, opts accesslog.Opt
 	case ttl.Given:
 		opts.TTL = ttl.For
 	}
-	first, err := newRecording(ctx, o)
+	first, err := newImporter(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -185,7 +186,7 @@ func (a *app) importLogs(ctx context.Context, names []string, opts accesslog.Opt
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	for range workers {
-		r := first.fork()
+		r := first.Fork()
 		wg.Go(func() {
 			for {
 				i := int(next.Add(1)) - 1
@@ -225,10 +226,14 @@ func (a *app) importLogs(ctx context.Context, names []string, opts accesslog.Opt
 
 func (p problem) String() string { return fmt.Sprintf("%s:%d: %s", p.File, p.Line, p.Why) }
 
+func newImporter(ctx context.Context, o *opened) (*importer.Importer, error) {
+	return importer.New(ctx, o.store, o.id, &o.rules, o.clock.Skew())
+}
+
 // importOne reads one source to its end, and confirms it with a last flush.
-func importOne(ctx context.Context, r *recording, s *source, opts *accesslog.Options, ttl config.TTL, seed maphash.Seed, bar *importBar) importResult {
+func importOne(ctx context.Context, r *importer.Importer, s *source, opts *accesslog.Options, ttl config.TTL, seed maphash.Seed, bar *importBar) importResult {
 	res := importResult{Files: 1, paths: map[uint64]struct{}{}}
-	r.recorded, r.purged, r.reports = 0, 0, 0
+	r.Recorded, r.Purged, r.Reports = 0, 0, 0
 	rd := accesslog.NewReader(&meter{s.r, bar}, s.name, opts)
 	var err error
 	for n := 0; ; n++ {
@@ -248,7 +253,7 @@ func importOne(ctx context.Context, r *recording, s *source, opts *accesslog.Opt
 			line.Sighting.Expires = inventory.Never
 		}
 		var counts bool
-		if counts, err = r.add(ctx, line); err != nil {
+		if counts, err = r.Add(ctx, line); err != nil {
 			break
 		}
 		if !counts {
@@ -263,14 +268,14 @@ func importOne(ctx context.Context, r *recording, s *source, opts *accesslog.Opt
 	if errors.Is(err, io.EOF) {
 		err = nil
 	}
-	if e := r.flush(context.WithoutCancel(ctx)); err == nil {
+	if e := r.Flush(context.WithoutCancel(ctx)); err == nil {
 		err = e
 	}
 	sum := rd.Summary()
 	res.Lines, res.Malformed, res.Skipped = sum.Lines, sum.Malformed, sum.Skipped
-	res.Recorded, res.Reports, res.err = r.recorded, r.reports, err
-	if r.purged > 0 {
-		res.Skipped["purged"] = r.purged
+	res.Recorded, res.Reports, res.err = r.Recorded, r.Reports, err
+	if r.Purged > 0 {
+		res.Skipped["purged"] = r.Purged
 	}
 	for _, p := range sum.Problems {
 		res.Problems = append(res.Problems, problem{p.Name, p.Line, p.Why})

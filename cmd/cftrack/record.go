@@ -73,14 +73,14 @@ func (a *app) record(cmd *cobra.Command, args []string, ttl config.TTL, tags []s
 		return err
 	}
 	defer o.close(&err)
-	r, err := newRecording(cmd.Context(), o)
+	r, err := newImporter(cmd.Context(), o)
 	if err != nil {
 		return err
 	}
 	distinct := map[string]struct{}{}
 	add := func(path string) error {
 		distinct[path] = struct{}{}
-		_, err := r.add(cmd.Context(), recorded(o, path, ttl, tags))
+		_, err := r.Add(cmd.Context(), recorded(o, path, ttl, tags))
 		return err
 	}
 	for i, arg := range args {
@@ -94,13 +94,13 @@ func (a *app) record(cmd *cobra.Command, args []string, ttl config.TTL, tags []s
 		}
 	}
 	// What came before a wrong line is recorded, and said to be.
-	if e := r.flush(cmd.Context()); e != nil {
+	if e := r.Flush(cmd.Context()); e != nil {
 		return errors.Join(e, err)
 	}
 	if err != nil {
 		f := explain(err)
-		if r.recorded > 0 {
-			f.message += fmt.Sprintf(" (%s before it recorded)", count(r.recorded, "path", "paths"))
+		if r.Recorded > 0 {
+			f.message += fmt.Sprintf(" (%s before it recorded)", count(r.Recorded, "path", "paths"))
 		}
 		return f
 	}
@@ -108,7 +108,7 @@ func (a *app) record(cmd *cobra.Command, args []string, ttl config.TTL, tags []s
 		return a.printObject(struct {
 			Recorded int `json:"recorded"`
 			Paths    int `json:"paths"`
-		}{r.recorded, len(distinct)})
+		}{r.Recorded, len(distinct)})
 	}
 	a.say("recorded %s", count(len(distinct), "path", "paths"))
 	return nil
@@ -240,6 +240,9 @@ anew. A pattern without * counts for its path even if it was never recorded.
 	return cmd
 }
 
+// removeBatch is how many claims are merged in one call.
+const removeBatch = 5000
+
 func (a *app) remove(cmd *cobra.Command, sel *selectorFlags, args []string) (err error) {
 	o, err := a.open(cmd.Context())
 	if err != nil {
@@ -262,7 +265,7 @@ func (a *app) remove(cmd *cobra.Command, sel *selectorFlags, args []string) (err
 		return err
 	}
 	add := func(path string) error {
-		if updates = append(updates, inventory.Update{Path: path, Record: claim}); len(updates) < recordBatch {
+		if updates = append(updates, inventory.Update{Path: path, Record: claim}); len(updates) < removeBatch {
 			return nil
 		}
 		return flush()

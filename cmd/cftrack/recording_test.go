@@ -78,11 +78,7 @@ func TestLateComer(t *testing.T) {
 			return accesslog.Line{StartAssumed: assumed, Sighting: inventory.Sighting{Path: path, Start: start, End: end, Expires: end.Add(24 * time.Hour)}}
 		}
 		cut := inv.Cut
-		r, err := newRecording(t.Context(), openedForTest(t, st))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, c := range []struct {
+		lines := []struct {
 			line   accesslog.Line
 			counts bool
 		}{
@@ -91,21 +87,23 @@ func TestLateComer(t *testing.T) {
 			{sighting("/a/straggler", cut.Add(-time.Minute), cut.Add(time.Minute), false), true},
 			{sighting("/a/assumed", cut.Add(-time.Minute), cut.Add(time.Minute), true), true},
 			{sighting("/a/after", cut.Add(time.Minute), cut.Add(time.Minute), false), true},
-		} {
-			if counts, err := r.add(t.Context(), c.line); err != nil || counts != c.counts {
-				t.Errorf("%s: counts %v, %v", c.line.Sighting.Path, counts, err)
-			}
 		}
 		for range 2 { // repeating changes nothing
-			if err := r.report(t.Context()); err != nil {
+			r, err := newImporter(t.Context(), openedForTest(t, st))
+			if err != nil {
 				t.Fatal(err)
 			}
-		}
-		if err := r.flush(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if r.recorded != 4 || r.purged != 1 {
-			t.Errorf("recorded %d, purged %d", r.recorded, r.purged)
+			for _, c := range lines {
+				if counts, err := r.Add(t.Context(), c.line); err != nil || counts != c.counts {
+					t.Errorf("%s: counts %v, %v", c.line.Sighting.Path, counts, err)
+				}
+			}
+			if err := r.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if r.Recorded != 4 || r.Purged != 1 {
+				t.Errorf("recorded %d, purged %d", r.Recorded, r.Purged)
+			}
 		}
 		reports, err := d.Journal().Reports(t.Context(), 1)
 		if err != nil || len(reports) != 1 || reports[0].Path != "/a/straggler" {
@@ -136,16 +134,16 @@ func TestRecordReportsToOpen(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		o := openedForTest(t, st)
-		r, err := newRecording(t.Context(), o)
+		r, err := newImporter(t.Context(), o)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, path := range []string{"/a", "/b"} {
-			if _, err := r.add(t.Context(), recorded(o, path, config.TTL{}, nil)); err != nil {
+			if _, err := r.Add(t.Context(), recorded(o, path, config.TTL{}, nil)); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := r.flush(t.Context()); err != nil {
+		if err := r.Flush(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		reports, err := d.Journal().Reports(t.Context(), 1)
@@ -153,10 +151,10 @@ func TestRecordReportsToOpen(t *testing.T) {
 			t.Errorf("reports %+v, %v", reports, err)
 		}
 		time.Sleep(accesslog.Widen + time.Second)
-		if _, err := r.add(t.Context(), recorded(o, "/a/late", config.TTL{}, nil)); err != nil {
+		if _, err := r.Add(t.Context(), recorded(o, "/a/late", config.TTL{}, nil)); err != nil {
 			t.Fatal(err)
 		}
-		if err := r.flush(t.Context()); err != nil {
+		if err := r.Flush(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if reports, err := d.Journal().Reports(t.Context(), 1); err != nil || len(reports) != 1 {

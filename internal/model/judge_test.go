@@ -94,7 +94,7 @@ func (w *world) look(when string) {
 			}
 			if e, ok := o.entries[obj.Path]; !ok && !o.inFlight(obj.Path) && !w.excused(o, res, nil) {
 				w.fault("%s: edge %d holds %s (response %d until %v), which the inventory lacks", when, edge, obj.Path, res.id, obj.Expires.Sub(w.base))
-			} else if ok && e.Expires.Before(obj.Expires.Add(w.g.offset-time.Second)) && !o.inFlight(obj.Path) && !w.excused(o, res, nil) {
+			} else if ok && res.by != nil && e.Expires.Before(obj.Expires.Add(w.g.offset-time.Second)) && !o.inFlight(obj.Path) && !w.excused(o, res, nil) {
 				w.fault("%s: edge %d holds %s (response %d) beyond the entry's end", when, edge, obj.Path, res.id)
 			}
 		}
@@ -219,8 +219,8 @@ func (w *world) excused(o *observation, res *response, inv *journal.Invalidation
 	flush := inv == nil
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if res.by == nil { // logged: before the import nothing is promised
-		return res.imported.IsZero() || res.imported.After(o.now) || res.assumption
+	if res.by == nil { // logged: before the import nothing is promised, nor if the store lost it
+		return w.losses || res.imported.IsZero() || res.imported.After(o.now) || res.assumption && !flush
 	}
 	if !res.over {
 		return false

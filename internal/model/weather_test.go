@@ -329,6 +329,27 @@ func TestWhatComesUnderAWildcardBeforeItIsSent(t *testing.T) {
 	}
 }
 
+// A log that is read after the purge is over opens it again, if it tells when
+// responses began, and is skipped where a purge has settled it.
+func TestLogsAreReadLate(t *testing.T) {
+	for _, assumed := range []time.Duration{0, s1} {
+		late, early := get(19*s1, 0, 5*s1), get(5*s1, 1, 20*ms)
+		late.Who, late.Edge, early.Who = 1, 1, 1
+		s := site(early, get(5*s1, 0, 20*ms), late, purge(20*s1, "/a*"), Step{Do: Import, At: 3 * time.Minute, For: assumed})
+		s.Servers[1] = Server{Logs: true}
+		w := hold(t, s)
+		if inv := w.final.Invalidations[0]; (inv.FollowUps == 1) != (assumed == 0) {
+			t.Errorf("starts assumed: %v, %d follow-ups", assumed > 0, inv.FollowUps)
+		}
+		if _, ok := w.listed["/a/b"]; ok {
+			t.Error("what was purged before its log was read is listed")
+		}
+		if _, ok := w.listed["/a"]; ok != (assumed > 0) {
+			t.Errorf("starts assumed: %v, the straggler is listed: %v", assumed > 0, ok)
+		}
+	}
+}
+
 func TestScriptsSayWhatTheyAre(t *testing.T) {
 	for seed := range uint64(50) {
 		if a, b := fmt.Sprint(Draw(seed)), fmt.Sprint(Draw(seed)); a != b {

@@ -23,6 +23,7 @@ import (
 	"github.com/cf-invalidation-tracker/cftrack/awscloudfront"
 	"github.com/cf-invalidation-tracker/cftrack/cfpath"
 	"github.com/cf-invalidation-tracker/cftrack/dispatch"
+	"github.com/cf-invalidation-tracker/cftrack/inventory"
 	"github.com/cf-invalidation-tracker/cftrack/journal"
 	"github.com/cf-invalidation-tracker/cftrack/lifetime"
 	"github.com/cf-invalidation-tracker/cftrack/simulator"
@@ -94,6 +95,7 @@ type world struct {
 	present   map[string]map[string]time.Time // at the saving of each batch: since when
 	losses    bool                            // the store lost data
 	final     journal.Knowledge
+	listed    map[string]inventory.Entry // in the end
 }
 
 // Run plays a history and returns what was wrong with it, and what happened.
@@ -714,7 +716,8 @@ func (w *world) conclude() {
 		}
 	}
 	w.look("at the end")
-	w.final = w.observe().journal
+	o := w.observe()
+	w.final, w.listed = o.journal, o.entries
 	w.judgeBills()
 }
 

@@ -1,7 +1,9 @@
 // Copyright The cftrack Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+// Package importer brings sightings of the past into an inventory: what a log or a
+// person says was served.
+package importer
 
 import (
 	"context"
@@ -15,7 +17,9 @@ import (
 	"github.com/cf-invalidation-tracker/cftrack/dispatch"
 	"github.com/cf-invalidation-tracker/cftrack/inventory"
 	"github.com/cf-invalidation-tracker/cftrack/journal"
+	"github.com/cf-invalidation-tracker/cftrack/lifetime"
 	"github.com/cf-invalidation-tracker/cftrack/selector"
+	"github.com/cf-invalidation-tracker/cftrack/store"
 )
 
 const (
@@ -25,11 +29,11 @@ const (
 	reportChunk = 500
 )
 
-// A recording writes sightings of the past into an inventory. It does as every
-// recorder: flush, then read the journal, then report what invalidations have to
-// know. It is used by one goroutine; several may share a history.
-type recording struct {
-	o       *opened
+// An Importer does as every recorder: flush, then read the journal, then report what
+// invalidations have to know. It is used by one goroutine; several may share a
+// history, see [Importer.Fork].
+type Importer struct {
+	store   store.Store
 	journal *journal.Journal
 	history *journal.History // nil: nothing was purged yet
 	margin  time.Duration
@@ -37,46 +41,50 @@ type recording struct {
 	held      []accesslog.Line
 	selectors map[uint64]*selector.Compiled
 
-	recorded, purged, reports int
+	// Recorded, Purged and Reports count sightings that were taken, those that a
+	// later purge has settled, and reports.
+	Recorded, Purged, Reports int
 }
 
-// newRecording reads the purge history.
-func newRecording(ctx context.Context, o *opened) (*recording, error) {
-	r := &recording{o: o, journal: journal.Open(o.store, o.id), selectors: make(map[uint64]*selector.Compiled),
-		margin: dispatch.DefaultMargin + o.clock.Skew()}
+// New reads the purge history of a distribution. Spellings are in doubt where the
+// rules say so; skew is by how much the caller's times may be off the store's.
+func New(ctx context.Context, st store.Store, distribution string, rules *lifetime.Rules, skew time.Duration) (*Importer, error) {
+	r := &Importer{store: st, journal: journal.Open(st, distribution), selectors: make(map[uint64]*selector.Compiled),
+		margin: dispatch.DefaultMargin + skew}
 	batches, err := r.journal.Batches(ctx, 0)
 	if err != nil {
 		return nil, err
 	}
 	if len(batches) > 0 {
-		r.history = journal.NewHistory(batches, o.rules.QueryInDoubt)
+		r.history = journal.NewHistory(batches, rules.QueryInDoubt)
 	}
 	return r, nil
 }
 
-// fork returns a recording beside this one, for another goroutine.
-func (r *recording) fork() *recording {
-	return &recording{o: r.o, journal: r.journal, history: r.history, margin: r.margin, selectors: make(map[uint64]*selector.Compiled)}
+// Fork returns an importer beside this one, for another goroutine.
+func (r *Importer) Fork() *Importer {
+	return &Importer{store: r.store, journal: r.journal, history: r.history, margin: r.margin, selectors: make(map[uint64]*selector.Compiled)}
 }
 
-// add takes a sighting, whose tags must not change any more, and tells whether it
+// Add takes a sighting, whose tags must not change any more, and tells whether it
 // counts: one that a later purge settled does not.
-func (r *recording) add(ctx context.Context, l accesslog.Line) (bool, error) {
+func (r *Importer) Add(ctx context.Context, l accesslog.Line) (bool, error) {
 	s := &l.Sighting
 	if r.history != nil && !l.Folded && r.history.Settles(s.Path, s.End, r.margin) {
-		r.purged++
+		r.Purged++
 		return false, nil
 	}
 	r.held = append(r.held, l)
-	r.recorded++
+	r.Recorded++
 	if len(r.held) < recordBatch {
 		return true, nil
 	}
-	return true, r.flush(ctx)
+	return true, r.Flush(ctx)
 }
 
-// flush merges what is held, reads the journal, and reports.
-func (r *recording) flush(ctx context.Context) error {
+// Flush merges what is held, reads the journal, and reports. Only then is it safe to
+// say that a source was read.
+func (r *Importer) Flush(ctx context.Context) error {
 	if len(r.held) == 0 {
 		return nil
 	}
@@ -91,7 +99,7 @@ func (r *recording) flush(ctx context.Context) error {
 		index[l.Sighting.Path] = len(updates)
 		updates = append(updates, inventory.Update{Path: l.Sighting.Path, Record: l.Record()})
 	}
-	if err := r.o.store.Merge(ctx, r.o.id, updates); err != nil {
+	if err := r.store.Merge(ctx, r.journal.Distribution(), updates); err != nil {
 		return err
 	}
 	if err := r.report(ctx); err != nil {
@@ -104,7 +112,7 @@ func (r *recording) flush(ctx context.Context) error {
 
 // report tells the invalidations of sightings that may hold content from before
 // their cut. A start that is assumed reopens nothing that is over.
-func (r *recording) report(ctx context.Context) error {
+func (r *Importer) report(ctx context.Context) error {
 	oldest := r.held[0].Sighting.Start
 	for i := range r.held {
 		if s := r.held[i].Sighting.Start; s.Before(oldest) {
@@ -141,7 +149,7 @@ func (r *recording) report(ctx context.Context) error {
 		if err := r.journal.PutReports(ctx, reportName(reports[:n]), reports[:n]); err != nil {
 			return err
 		}
-		r.reports += n
+		r.Reports += n
 		reports = reports[n:]
 	}
 	return nil
