@@ -648,6 +648,34 @@ func TestCancelRecallsWhatWasOnlyRefused(t *testing.T) {
 	})
 }
 
+// What was not answered may have been accepted: it is settled, and named, by
+// whoever tried it too.
+func TestCancelSettlesWhatItTriedItself(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		d := w.dispatcher()
+		inv, err := d.Open(t.Context(), pattern("/a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.goWrong(func(op string, _ []string) *simulator.Fault {
+			if op == simulator.CreateInvalidation {
+				return simulator.LostAnswer()
+			}
+			return nil
+		})
+		time.AfterFunc(5*time.Second, func() {
+			if _, err := d.Journal().RequestCancel(t.Context(), inv.ID); err != nil {
+				t.Error(err)
+			}
+			w.goWrong(nil)
+		})
+		rep, err := d.Drive(t.Context(), inv.ID, dispatch.UntilDone, nil)
+		if err != nil || rep.State != journal.Cancelled || rep.Items != 1 || rep.Batches[0].InvalidationID == "" || w.sim.Billed() != 1 {
+			t.Errorf("%+v, %v", rep, err)
+		}
+	})
+}
+
 // An invalidation that cannot be read fails, and no other waits for it.
 func TestAnUnreadableInvalidationFailsAlone(t *testing.T) {
 	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {

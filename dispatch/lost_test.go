@@ -132,8 +132,8 @@ func TestALostInvalidationIsSaid(t *testing.T) {
 				empty := memstore.New()
 				defer empty.Close()
 				time.AfterFunc(10*time.Second, func() {
+					after(t, &losing{store: empty})
 					st.set(func() { st.store = empty })
-					after(t, st)
 				})
 				rep, err := dispatch.New(st, dist, w.cdn, nil).Invalidate(t.Context(), pattern("/a"))
 				if !errors.Is(err, dispatch.ErrGone) || errors.Is(err, dispatch.ErrUndone) {
