@@ -333,6 +333,37 @@ func TestOverlappingInvalidationsSendNothingTwice(t *testing.T) {
 	})
 }
 
+// What stands in a batch that CloudFront puts off is not sent by another meanwhile.
+func TestWhatIsPutOffIsNotSentByAnother(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		w.record(paths("/a", 20)...)
+		busy := time.Now().Add(10 * time.Second)
+		w.goWrong(func(op string, _ []string) *simulator.Fault {
+			if op == simulator.CreateInvalidation && time.Now().Before(busy) {
+				return simulator.ServiceUnavailable()
+			}
+			return nil
+		})
+		d := w.dispatcher()
+		var opened []*journal.Invalidation
+		for range 3 {
+			inv, err := d.Open(t.Context(), dispatch.Request{Selector: selector.Selector{Prefixes: []string{"/a/"}}, Exact: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			opened = append(opened, inv)
+		}
+		for _, inv := range opened {
+			if rep, err := d.Drive(t.Context(), inv.ID, dispatch.UntilDone, nil); err != nil || rep.State != journal.Completed {
+				t.Errorf("%+v, %v", rep, err)
+			}
+		}
+		if w.sim.Billed() != 20 {
+			t.Errorf("%d items were sent for 20 paths", w.sim.Billed())
+		}
+	})
+}
+
 // Under complete coverage, what a batch under way removes is not planned again,
 // whoever plans; the invalidation waits for that batch.
 func TestWhatIsUnderWayIsNotPlannedAgain(t *testing.T) {

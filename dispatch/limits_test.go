@@ -247,3 +247,81 @@ func againstLimits(t *testing.T, w *world, q quota) *gate {
 	t.Logf("%v, %d calls, %d refused: %+v", time.Since(start).Round(time.Second), len(g.calls), refusals(g.calls), q)
 	return g
 }
+
+// In the reading that allows the least, nothing of ours is refused for our own
+// doing but calls, whose rate nobody states; and these only until it is learned.
+func TestTheStrictestQuotasAreKept(t *testing.T) {
+	for _, calls := range []bool{false, true} {
+		limits := simulator.StrictQuotas()
+		if !calls {
+			limits.CallRate, limits.CallBurst = 0, 0
+		}
+		inWorld(t, simulator.Options{Limits: limits, Propagation: 5 * time.Second, Completion: 20 * time.Second}, func(t *testing.T, w *world) {
+			named := paths("/p", 4000)
+			for i := range 20 {
+				named = append(named, fmt.Sprintf("/w%02d/*", i))
+			}
+			rep := w.drive(w.dispatcher(), pattern(named...))
+			if rep.State != journal.Completed || w.sim.Billed() != len(named) {
+				t.Errorf("%s, %d billed", rep.State, w.sim.Billed())
+			}
+			refused := w.sim.Refusals()
+			for _, c := range refused {
+				if !calls || c.Code != "Throttling" {
+					t.Errorf("refused: %+v", c)
+				}
+			}
+			if len(refused) > 8 {
+				t.Errorf("%d refusals of %d calls", len(refused), len(w.sim.Log()))
+			}
+		})
+	}
+}
+
+// What others have in progress counts.
+func TestOthersInProgressCount(t *testing.T) {
+	limits := simulator.ProgressQuotas()
+	inWorld(t, simulator.Options{Limits: limits, Propagation: -1, Completion: time.Minute}, func(t *testing.T, w *world) {
+		theirs := make([]string, 14)
+		for i := range theirs {
+			theirs[i] = fmt.Sprintf("/their/%d/*", i)
+		}
+		if _, err := w.cdn.CreateInvalidation(t.Context(), dist, "somebody", theirs); err != nil {
+			t.Fatal(err)
+		}
+		var named []string
+		for i := range 10 {
+			named = append(named, fmt.Sprintf("/our/%d/*", i))
+		}
+		if rep := w.drive(w.dispatcher(), pattern(named...)); rep.State != journal.Completed {
+			t.Errorf("%+v", rep)
+		}
+		if refused := w.sim.Refusals(); len(refused) > 0 {
+			t.Errorf("%d calls were refused: %+v", len(refused), refused[0])
+		}
+	})
+}
+
+// A batch of which a call may be under way is never split, however often it is
+// refused: the call may be accepted yet.
+func TestWhatMayBeOnItsWayIsNotSplit(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		start, calls := time.Now(), 0
+		w.goWrong(func(op string, _ []string) *simulator.Fault {
+			if op != simulator.CreateInvalidation {
+				return nil
+			}
+			if calls++; calls == 1 {
+				return simulator.LostRequest()
+			}
+			if time.Since(start) < 2*time.Minute {
+				return simulator.TooManyInvalidationsInProgress()
+			}
+			return nil
+		})
+		rep := w.drive(w.dispatcher(), pattern("/a", "/b", "/c"))
+		if rep.State != journal.Completed || len(rep.Batches) != 1 || w.sim.Billed() != 3 {
+			t.Errorf("%+v", rep)
+		}
+	})
+}
