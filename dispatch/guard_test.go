@@ -284,6 +284,25 @@ func TestRepeatAfter(t *testing.T) {
 	})
 }
 
+// A follow-up is no item of the plan: what goes out once more is what was planned.
+func TestFollowUpsAreNotRepeated(t *testing.T) {
+	inWorld(t, simulator.Options{Completion: 20 * time.Second}, func(t *testing.T, w *world) {
+		w.record("/d/x")
+		d := w.dispatcher()
+		r := pattern("/d/*")
+		r.RepeatAfter = time.Minute
+		inv, err := d.Open(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.straggle(d, inv, "/d/x")
+		if rep, err := d.Drive(t.Context(), inv.ID, dispatch.UntilDone, nil); err != nil || rep.State != journal.Completed {
+			t.Fatalf("%+v, %v", rep, err)
+		}
+		want(t, "sent", w.sent(), [][]string{{"/d/*"}, {"/d/x"}, {"/d/*"}})
+	})
+}
+
 // Two invalidations that overlap and are under way together do not send, or pay
 // for, the same path twice.
 func TestOverlappingInvalidationsSendNothingTwice(t *testing.T) {
@@ -769,6 +788,42 @@ func TestLooksAreCheap(t *testing.T) {
 		calls := w.sim.Calls()
 		if looks := calls[simulator.GetInvalidation] + calls[simulator.ListInvalidations]; looks > 200 {
 			t.Errorf("%d looks in five minutes: %v", looks, calls)
+		}
+	})
+}
+
+// One that is held up does not read those that came and went since, at each look.
+func TestLooksDoNotReadWhatIsOver(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		var acks atomic.Uint64
+		w.session("slow", &acks)
+		held := w.dispatcher()
+		first, err := held.Open(t.Context(), pattern("/held"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		const n = 20
+		for i := range n {
+			d := w.dispatcher()
+			inv, err := d.Open(t.Context(), pattern(fmt.Sprintf("/%d", i)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := d.Journal().RequestCancel(t.Context(), inv.ID); err != nil {
+				t.Fatal(err)
+			}
+			if rep, err := d.Drive(t.Context(), inv.ID, dispatch.UntilDone, nil); err != nil || rep.State != journal.Cancelled {
+				t.Fatalf("%+v, %v", rep, err)
+			}
+		}
+		st := &counting{Store: w.st}
+		time.AfterFunc(2*time.Minute, func() { acks.Store(n + 1) })
+		rep, err := dispatch.New(st, dist, w.cdn, nil).Drive(t.Context(), first.ID, dispatch.UntilDone, nil)
+		if err != nil || rep.State != journal.Completed {
+			t.Fatalf("%+v, %v", rep, err)
+		}
+		if reads := st.batches.Load(); reads > 3*n {
+			t.Errorf("batches were read %d times in two minutes, of %d invalidations", reads, n)
 		}
 	})
 }
