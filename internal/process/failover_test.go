@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -423,39 +422,4 @@ func TestFailoverLosesWrites(t *testing.T) {
 			}
 		})
 	}
-}
-
-// explained checks that whatever the edges hold is an entry, came in a gap, or
-// before the tracking.
-func (w *world) explained(there map[string]bool, cause string) {
-	w.Helper()
-	var c struct {
-		Since time.Time
-		Gaps  []gap
-	}
-	w.until("the coverage has a gap: "+cause, func() bool {
-		time.Sleep(200 * time.Millisecond) // each look is a process
-		w.must(&c, "coverage")
-		return slices.ContainsFunc(c.Gaps, func(g gap) bool { return g.Cause == cause })
-	})
-	lost := 0
-	for e := range edges {
-		for _, o := range w.sim.Objects(e) {
-			if there[o.Path] || o.Status != http.StatusOK || o.Stored.Before(c.Since) || strings.HasPrefix(o.Path, "/page/") {
-				continue
-			}
-			lost++
-			// The response ended between these two.
-			w.site.mu.Lock()
-			began := w.site.began[o.Path]
-			w.site.mu.Unlock()
-			if !slices.ContainsFunc(c.Gaps, func(g gap) bool {
-				return !g.From.After(o.Stored) && (g.Until == nil || !g.Until.Before(began))
-			}) {
-				w.Errorf("edge %d holds %s since %v; it is no entry, and in no gap of %+v", e, o.Path, o.Stored, c.Gaps)
-				return
-			}
-		}
-	}
-	w.Logf("%d entries, %d objects in a gap", len(there), lost)
 }
