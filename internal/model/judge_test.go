@@ -220,7 +220,9 @@ func (w *world) excused(o *observation, res *response, inv *journal.Invalidation
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if res.by == nil { // logged: before the import nothing is promised, nor if the store lost it
-		return w.losses || res.imported.IsZero() || res.imported.After(o.now) || res.assumption && !flush
+		// A line's life counts from its end: it says nothing of the drain.
+		over := flush && !o.now.Before(res.end.Add(res.maxAge*time.Duration(w.rules.Tiers)))
+		return w.losses || over || res.imported.IsZero() || res.imported.After(o.now) || res.assumption && !flush
 	}
 	if !res.over {
 		return false
@@ -337,7 +339,7 @@ func (w *world) judgeBatch(b *journal.Batch, inv *journal.Invalidation, present 
 	}
 	// How long it may take to save what was made up.
 	mind := 100 * time.Millisecond
-	if w.script.Lag || w.script.has(StopPurger) {
+	if w.script.Quota != "strict" || w.script.Lag || w.script.has(StopPurger) {
 		mind = time.Minute
 	}
 	looked := time.Now().Add(-mind)
@@ -362,6 +364,22 @@ func (w *world) judgeBatch(b *journal.Batch, inv *journal.Invalidation, present 
 			if it.Matches(e.Path) && !c.Selects(e, inv.Cut) && w.g.since[e.Path].Before(looked) {
 				w.fault("%s reaches %s, which %s does not select (listed for %v)", text, e.Path, inv.Selector, time.Since(w.g.since[e.Path]))
 			}
+		}
+	}
+}
+
+// judgeQuota holds us to CloudFront's limits, read as buckets of a second's worth.
+// Where nothing at all may be owed, two batches of one path each within 7 ms are one
+// too many, and the second is refused and waits. A purger that sleeps with a batch in
+// its hands sends it at a moment that nobody chose, and so does a slow network.
+func (w *world) judgeQuota() {
+	if w.script.Quota != "strict" || w.script.Lag || w.script.has(StopPurger, Weather, Back, Empty, Outage) {
+		return
+	}
+	for _, c := range w.sim.Refusals() {
+		if c.Own {
+			w.fault("CloudFront refuses %s at %v: %s (%d paths, %d wildcards), and nobody else uses its quota",
+				c.Reference, c.Time.Sub(w.base), c.Code, c.Paths, c.Wildcards)
 		}
 	}
 }

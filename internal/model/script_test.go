@@ -23,6 +23,7 @@ type Script struct {
 	Effect  time.Duration
 	Status  time.Duration // from the effect to Completed
 	Lag     bool          // calls of a store take up to seconds now and then
+	Quota   string        // of items: "rates", "strict" or none
 	Tiers   int
 	Pages   []Page
 	Servers []Server
@@ -116,8 +117,8 @@ func (s Step) String() string {
 // String is a readable form of the whole history.
 func (s *Script) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "seed %d, store %+v ahead, %d edges, effect %v, status %v, spare %v, lag %v, tiers %d, %d purgers\n",
-		s.Seed, s.Offset, s.Edges, s.Effect, s.Status, s.Spare, s.Lag, s.Tiers, s.Purgers)
+	fmt.Fprintf(&b, "seed %d, store %+v ahead, %d edges, effect %v, status %v, spare %v, lag %v, quota %q, tiers %d, %d purgers\n",
+		s.Seed, s.Offset, s.Edges, s.Effect, s.Status, s.Spare, s.Lag, s.Quota, s.Tiers, s.Purgers)
 	for i, p := range s.Pages {
 		fmt.Fprintf(&b, "  page %d: %s max-age=%d tags %q\n", i, p.Path, p.MaxAge, p.Tags)
 	}
@@ -161,6 +162,7 @@ func Draw(seed uint64) *Script {
 		s.Offset = r.between(-5*time.Second, 5*time.Second)
 	}
 	s.Spare = r.chance(30)
+	s.Quota = pick(r, "", "", "rates", "strict")
 	s.Lag = r.chance(40)
 	s.Effect = pick(r, 0, 300*time.Millisecond, 2*time.Second, 5*time.Second)
 	s.Status = pick(r, 0, 200*time.Millisecond, 3*time.Second, 25*time.Second)

@@ -121,6 +121,18 @@ func TestARecorderKilledBetweenFlushAndReport(t *testing.T) {
 	}
 }
 
+// The batch is sent under its reference until CloudFront answers, and counts as sent
+// when it was saved: the first call may have done it.
+func TestAnswersThatAreLost(t *testing.T) {
+	for seed := range uint64(12) {
+		for _, lasts := range []time.Duration{1500 * ms, 3 * s1, 4500 * ms, 6 * s1} {
+			s := site(then(race(lasts), Step{Do: Weather, At: 20 * s1, For: 7 * s1, Text: "lost answers"})...)
+			s.Seed = seed + 1
+			hold(t, s).wantFollowUp(t)
+		}
+	}
+}
+
 // It wakes up with a batch in its hands that another has sent meanwhile.
 func TestALeaderThatSleepsOverATakeover(t *testing.T) {
 	slept := 0

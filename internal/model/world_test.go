@@ -128,9 +128,17 @@ func (w *world) play() {
 		w.tags = append(w.tags, p.Tags)
 	}
 	var err error
+	limits := simulator.Limits{}
+	switch s.Quota {
+	case "rates":
+		limits = simulator.RateQuotas()
+	case "strict":
+		// What was sent a second apart comes a little less than a second apart.
+		limits = simulator.Limits{PathRate: 157, WildcardRate: 1.05, PathBurst: 150, WildcardBurst: 1, WildcardsArePaths: true}
+	}
 	w.sim, err = simulator.New(http.HandlerFunc(w.origin), &simulator.Options{
 		Edges: max(1, s.Edges), Rules: &w.rules, SpareDoubtful: s.Spare, Seed: s.Seed,
-		Propagation: s.Effect, Completion: max(-1, s.Status), Intercept: w.intercept,
+		Propagation: s.Effect, Completion: max(-1, s.Status), Intercept: w.intercept, Limits: limits,
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -719,6 +727,7 @@ func (w *world) conclude() {
 	o := w.observe()
 	w.final, w.listed = o.journal, o.entries
 	w.judgeBills()
+	w.judgeQuota()
 }
 
 // allTold reports whether all live recorders have flushed and read since all
