@@ -465,6 +465,10 @@ func (d *Dispatcher) refresh(ctx context.Context, l *leader) ([]*run, error) {
 		}
 		ended = false
 		r := l.runs[inv.Number]
+		if r != nil && !inv.Follows(r.inv) {
+			// The store went back in time: nothing that is remembered holds any more.
+			return nil, journal.ErrLeaseLost
+		}
 		if r == nil {
 			if r, err = d.begin(ctx, l, inv); err != nil {
 				return nil, err

@@ -207,6 +207,12 @@ func (inv *Invalidation) MarshalJSON() ([]byte, error) {
 	}{(*plain)(inv), inv.raw})
 }
 
+// Follows reports whether inv, read after was, is the same invalidation in the same or
+// a later state. It is not if the store has lost data in between.
+func (inv *Invalidation) Follows(was *Invalidation) bool {
+	return inv.ID == was.ID && inv.version >= was.version
+}
+
 // Options are the choices an invalidation was opened with; they do not change.
 type Options struct {
 	Planning

@@ -217,6 +217,9 @@ func noticed(lost []write) bool {
 	return !slices.ContainsFunc(lost, func(w write) bool { return w.kind == 'm' && !renewed[w.link] })
 }
 
+// tooMany calls are made by no process that gets anywhere.
+const tooMany = 50_000
+
 var errGone = errors.New("model: this process is no more")
 
 // A link is how one process reaches the store and CloudFront. Whatever goes wrong
@@ -226,8 +229,10 @@ type link struct {
 	lag  bool
 	what string // whose
 	tell func(format string, args ...any)
+	fail func(format string, args ...any)
 
 	mu       sync.Mutex
+	calls    int
 	rand     *rand.Rand
 	dead     bool
 	died     chan struct{}
@@ -273,6 +278,8 @@ func (l *link) isDead() bool {
 // time before it returns. The store's outages are not CloudFront's.
 func (l *link) call(ctx context.Context, op string, toStore bool, f func() error) error {
 	l.mu.Lock()
+	l.calls++
+	circles := l.calls == tooMany
 	before := time.Duration(l.rand.Int64N(int64(3 * time.Millisecond)))
 	after := time.Duration(0)
 	if l.lag && l.rand.IntN(20) == 0 {
@@ -299,6 +306,10 @@ func (l *link) call(ctx context.Context, op string, toStore bool, f func() error
 		stop = l.stopAt == 0
 	}
 	l.mu.Unlock()
+	if circles {
+		l.fail("%s goes round in circles", l.what)
+		l.kill()
+	}
 
 	if err := l.wait(ctx, before); err != nil {
 		return err

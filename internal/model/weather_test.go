@@ -172,6 +172,26 @@ func TestAStoreThatLosesASavedBatch(t *testing.T) {
 	}
 }
 
+// What a dispatcher remembers is newer than what it reads: it planned, and waits for
+// its turn to send.
+func TestAStoreThatForgetsAPlan(t *testing.T) {
+	for after := 60 * ms; after < 900*ms; after += 60 * ms {
+		for lost := 1; lost <= 5; lost++ {
+			s := site(get(5*s1, 0, 20*ms), get(6*s1, 3, 20*ms), get(6*s1, 2, 20*ms), purge(19900*ms, "/c*"),
+				Step{Do: Purge, At: 20 * s1, Who: 0, Now: true, Assume: true, Selector: selector.Selector{Regexps: []string{"~u", "^/a$"}}},
+				get(20050*ms, 4, 20*ms), // so that a wildcard will not do when the time has come
+				Step{Do: Back, At: 20*s1 + after, Ops: lost}, Step{Do: Purger, At: 22 * s1})
+			s.Seed, s.Pages = uint64(after), append(s.Pages, Page{Path: "/x/~u"}, Page{Path: "/x"})
+			w := hold(t, s)
+			for _, inv := range w.final.Invalidations {
+				if inv.State != journal.Completed && inv.State != journal.Partial || inv.Planned == nil {
+					t.Errorf("%d writes lost %v after the cut: %s is %s, planned %v", lost, after, inv.ID, inv.State, inv.Planned)
+				}
+			}
+		}
+	}
+}
+
 // Every instant that is compared is store time.
 func TestACallersClockThatIsOff(t *testing.T) {
 	for _, offset := range []time.Duration{-5 * s1, -2 * s1, 2 * s1, 5 * s1} {

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -180,6 +181,9 @@ func (w *world) play() {
 func (w *world) say(format string, args ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if len(w.events) > 20_000 {
+		return // it goes round in circles, and link.call notices
+	}
 	w.events = append(w.events, fmt.Sprintf("%9.3f  ", time.Since(w.base).Seconds())+fmt.Sprintf(format, args...))
 }
 
@@ -198,7 +202,7 @@ func (w *world) newLink(what string) *link {
 	n := w.lives
 	w.mu.Unlock()
 	l := newLink(w.g, w.script.Seed*1000+uint64(n), w.script.Lag, what)
-	l.tell = w.say
+	l.tell, l.fail = w.say, w.fault
 	return l
 }
 
@@ -437,6 +441,7 @@ func (w *world) doPurger(st *Step) {
 }
 
 func (w *world) purge(p *process, st *Step) {
+	defer w.recovered(p)
 	asked := time.Now()
 	inv, err := p.purger.Open(p.ctx, dispatch.Request{
 		Selector: st.Selector, Now: st.Now, Settle: st.Settle, Exact: st.Exact, AssumeComplete: st.Assume, Batch: st.Batch,
@@ -461,6 +466,14 @@ func (w *world) purge(p *process, st *Step) {
 	}
 }
 
+// recovered makes a process that panics dead, and that a fault.
+func (w *world) recovered(p *process) {
+	if x := recover(); x != nil {
+		w.fault("%s panics: %v\n%s", p.name, x, debug.Stack())
+		p.kill()
+	}
+}
+
 // tend has a purger look after whatever is open, as a daemon does.
 func (w *world) tend(p *process) {
 	if !p.tends.CompareAndSwap(false, true) {
@@ -469,6 +482,7 @@ func (w *world) tend(p *process) {
 	p.busy.Add(1)
 	go func() {
 		defer p.busy.Done()
+		defer w.recovered(p)
 		for p.ctx.Err() == nil {
 			id, _ := open(p.ctx, p.purger.Journal())
 			if id != "" {

@@ -149,9 +149,9 @@ var (
 // try runs the tests and says which directed ones failed, and how many histories
 // were needed.
 func try(dir string, histories, seed int, verbose bool) (directed []string, after string, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-timeout=29m", "./internal/model")
+	cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-timeout=9m", "./internal/model")
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), fmt.Sprint("CFTRACK_HISTORIES=", histories), fmt.Sprint("CFTRACK_SEED=", seed), "CFTRACK_SHRINK=0")
 	out, err := cmd.CombinedOutput()
