@@ -41,9 +41,9 @@ type loop struct {
 	reports []journal.Report
 	gaps    []journal.Gap
 	said    []journal.Gap // those that are written, lest the store loses them too
-	unsure  *renewal     // a renewal that may have been written, or not
-	full    *journal.Gap // the present run of losses
-	fails   int          // rounds, in a row
+	unsure  *renewal      // a renewal that may have been written, or not
+	full    *journal.Gap  // the present run of losses
+	fails   int           // rounds, in a row
 }
 
 // A job is a record on its way to the store.

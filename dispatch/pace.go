@@ -98,7 +98,7 @@ func (p pacer) rates(a *journal.Account) (items, wildcards, calls float64) {
 
 // capacity is the most tokens there are at a time: what a request may hold.
 func (p pacer) capacity(a *journal.Account) (items, wildcards, calls float64) {
-	items, wildcards, calls = p.rates(a)
+	items, wildcards, _ = p.rates(a)
 	return max(1, math.Floor(items*p.limits.Burst)), max(1, math.Floor(wildcards*p.limits.Burst)),
 		max(1, math.Floor(callBurst*share(&a.Calls.Learned)))
 }

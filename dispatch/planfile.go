@@ -246,11 +246,11 @@ func ReadPlanFile(r io.Reader) (*PlanFile, error) {
 			}
 			return nil, e
 		}
-		if text := it.Item.String(); seen[text] {
+		text := it.Item.String()
+		if seen[text] {
 			return nil, &PlanFileError{Field: field, Reason: fmt.Sprintf("%s stands there twice, and would be paid for twice", text), Hint: "take one of them out, and the hash"}
-		} else {
-			seen[text] = true
 		}
+		seen[text] = true
 		f.Items = append(f.Items, it)
 	}
 	return f, f.check()

@@ -61,12 +61,11 @@ func (d *Dispatcher) instead(ctx context.Context, r *run, refused string, now ti
 	if len(scope) == 0 {
 		scope = c.Scope
 	}
-	stem, ok := it.Text, true
+	from := shorter
 	if it.Kind == cfpath.Path {
-		stem, ok = cfpath.SureStem(it.Text)
-	} else {
-		stem, ok = shorter(stem)
+		from = cfpath.SureStem
 	}
+	stem, ok := from(it.Text)
 	for range insteadAtMost {
 		if !ok || !within(stem, scope) {
 			return "", nil

@@ -70,7 +70,7 @@ func TestTTLs(t *testing.T) {
 					if got := get(t, s, 0, "/p"); got.xcache() != xHit {
 						t.Errorf("%d/%d/%d %q: %s before %d s have passed", row.low, row.def, row.high, row.header, got.xcache(), row.seconds)
 					}
-					time.Sleep(1)
+					time.Sleep(time.Nanosecond)
 				}
 				if get(t, s, 0, "/p"); origin.count() != asked+2 {
 					t.Errorf("%d/%d/%d %q: %d at the origin after %d s, want 2", row.low, row.def, row.high, row.header, origin.count()-asked, row.seconds)
@@ -107,7 +107,7 @@ func TestErrorTTLs(t *testing.T) {
 				if get(t, s, 0, "/p"); origin.count() != 1 {
 					t.Errorf("%d %q: asked again before %d s have passed", row.status, row.control, row.seconds)
 				}
-				time.Sleep(1)
+				time.Sleep(time.Nanosecond)
 			}
 			if got := get(t, s, 0, "/p"); origin.count() != 2 || got.status != row.status {
 				t.Errorf("%d %q: %d, %d at the origin", row.status, row.control, got.status, origin.count())

@@ -5,6 +5,7 @@ package simulator
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -60,7 +61,7 @@ func (e *edge) errorPage(q *request, a *answer) {
 func (e *edge) load(q *request) {
 	defer func() {
 		if p := recover(); p != nil {
-			if p != http.ErrAbortHandler {
+			if err, ok := p.(error); !ok || !errors.Is(err, http.ErrAbortHandler) {
 				panic(p)
 			}
 			q.w.(*bufferWriter).status = 0
