@@ -344,6 +344,9 @@ func (t *Tracker) read(ctx context.Context) error {
 		return err
 	}
 	for _, inv := range invs {
+		if err := t.journal.Load(ctx, inv); err != nil {
+			return err
+		}
 		k := &known{number: inv.Number, cut: inv.Cut, may: lazily(func() func(string) bool {
 			c, err := inv.Compile()
 			if err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/cf-invalidation-tracker/cftrack/plan"
 	"github.com/cf-invalidation-tracker/cftrack/selector"
 	"github.com/cf-invalidation-tracker/cftrack/simulator"
+	"github.com/cf-invalidation-tracker/cftrack/store"
 )
 
 // reached tells which paths the items that CloudFront has reach.
@@ -147,6 +148,76 @@ func TestOverBudgetIsNotSent(t *testing.T) {
 		}
 		if inv, err := w.dispatcher().Journal().Reopen(t.Context(), rep.ID); err != nil || inv.State != journal.Failed {
 			t.Errorf("reopened: %v, %v", inv.State, err)
+		}
+	})
+}
+
+// A selector of very many patterns is written once, and not with each batch.
+func TestALargeSelector(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		var paths []string
+		for i := range 1500 {
+			paths = append(paths, fmt.Sprintf("/ü%04d*x/%04d", i, i))
+		}
+		w.record("/%C3%BC0007ax/0007", "/%C3%BC1499bx/1499", "/%C3%BC0008ax/0007")
+		r := pattern(paths...)
+		r.Batch = 1
+		inv, err := w.dispatcher().Open(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		docs, err := w.st.List(t.Context(), dist, "inv/", "", 0)
+		if err != nil || len(docs) != 1 || len(docs[0].Value) > 2000 {
+			t.Fatalf("%d documents, %v", len(docs), err)
+		}
+		// Another process sees it, once it is loaded, and till then nothing less.
+		j := journal.Open(w.st, dist)
+		seen, err := j.Invalidation(t.Context(), inv.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := seen.Compile(); err == nil {
+			t.Error("compiled without being loaded")
+		}
+		for range 2 { // from the store, and from memory
+			if err := j.Load(t.Context(), seen); err != nil {
+				t.Fatal(err)
+			}
+			c, err := seen.Compile()
+			if err != nil || !c.MaySelect("/%C3%BC0007ax/0007") || c.MaySelect("/%C3%BC0008ax/0007") || !slices.Equal(seen.Selector.Patterns, paths) {
+				t.Fatalf("%v", err)
+			}
+			if seen, err = j.Invalidation(t.Context(), inv.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+		st := &dying{Store: w.st}
+		st.left.Store(6)
+		if _, err := dispatch.New(st, dist, w.cdn, nil).Drive(t.Context(), inv.ID, dispatch.UntilDone, nil); !errors.Is(err, errKilled) {
+			t.Fatal(err)
+		}
+		rep, err := w.dispatcher().Drive(t.Context(), inv.ID, dispatch.UntilDone, nil)
+		if err != nil || rep.State != journal.Completed || !strings.HasSuffix(rep.Selector, "'/ü0007*x/0007' ... and 1492 more") {
+			t.Fatalf("%+v, %v", rep, err)
+		}
+		want(t, "sent", w.allSent(), []string{"/%C3%BC0007ax/0007", "/%C3%BC1499bx/1499"})
+
+		// A store that lost a part of it: nothing is taken for not selected.
+		parts, err := w.st.List(t.Context(), dist, "sel/", "", 0)
+		if err != nil || len(parts) == 0 {
+			t.Fatalf("%d parts, %v", len(parts), err)
+		}
+		if _, err := w.st.Commit(t.Context(), dist, store.Transaction{Delete: []string{parts[0].Key}}); err != nil {
+			t.Fatal(err)
+		}
+		if seen, err = journal.Open(w.st, dist).Invalidation(t.Context(), inv.ID); err != nil {
+			t.Fatal(err)
+		}
+		if err := journal.Open(w.st, dist).Load(t.Context(), seen); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := seen.Compile(); err == nil || !strings.Contains(err.Error(), "0 of its 1 documents") {
+			t.Errorf("without a part: %v", err)
 		}
 	})
 }

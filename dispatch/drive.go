@@ -464,6 +464,9 @@ func (d *Dispatcher) refresh(ctx context.Context, l *leader) ([]*run, error) {
 			continue
 		}
 		ended = false
+		if err := d.journal.Load(ctx, inv); err != nil {
+			return nil, err
+		}
 		r := l.runs[inv.Number]
 		if r != nil && !inv.Follows(r.inv) {
 			// The store went back in time: nothing that is remembered holds any more.

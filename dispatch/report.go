@@ -100,7 +100,7 @@ func (d *Dispatcher) Status(ctx context.Context, id string) (*Report, error) {
 func NewReport(inv *journal.Invalidation, batches []*journal.Batch) *Report {
 	r := &Report{
 		ID: inv.ID, State: inv.State, Cut: inv.Cut, Reason: inv.Reason, FollowUps: inv.FollowUps,
-		Distribution: inv.Distribution, By: inv.By, Opened: inv.Opened, Selector: inv.Selector.String(),
+		Distribution: inv.Distribution, By: inv.By, Opened: inv.Opened, Selector: inv.SelectorText(),
 		NotFollowed: inv.NotFollowed, Error: inv.Error, Code: inv.ErrorCode, Saved: inv.Saved,
 		Batches: []BatchReport{}, Uncovered: []journal.Refusal{}, Holding: []string{},
 	}

@@ -72,16 +72,9 @@ func (j *Journal) CreateFixed(ctx context.Context, inv *Invalidation, f *Fixed, 
 	parts := f.parts()
 	inv.Fixed.Items, inv.Fixed.Parts = len(f.Items), len(parts)
 	for {
-		// Whoever tidies up may take away what nothing refers to yet: the
-		// invalidation is opened only if all of it is still there.
-		var require []store.Requirement
-		for i, p := range parts {
-			key := inv.Fixed.key(i)
-			v, err := j.commit(ctx, nil, put(key, p))
-			if err != nil {
-				return err
-			}
-			require = append(require, store.Requirement{Key: key, Version: v})
+		require, err := writeParts(ctx, j, parts, inv.Fixed.key)
+		if err != nil {
+			return err
 		}
 		if err := j.create(ctx, inv, now, random, require); !errors.Is(err, store.ErrConflict) {
 			return err

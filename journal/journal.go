@@ -15,6 +15,7 @@
 //	head            the number of the last invalidation opened
 //	inv/NUMBER      an invalidation
 //	bat/NUMBER/N    a batch: one CreateInvalidation call
+//	sel/HASH/N      a part of a large selector
 //	fix/HASH/N      a part of a plan file that an invalidation is bound to
 //	rep/NUMBER/…    what a recorder sighted from before the cut
 //	new/NUMBER      a mark: reports came in that no dispatcher has read
@@ -37,6 +38,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/cf-invalidation-tracker/cftrack/selector"
@@ -55,6 +57,7 @@ const (
 	dirInvalidations = "inv/"
 	dirBatches       = "bat/"
 	dirFixed         = "fix/"
+	dirSelectors     = "sel/"
 	dirReports       = "rep/"
 	dirUnread        = "new/"
 	dirSessions      = "ses/"
@@ -122,6 +125,8 @@ type Invalidation struct {
 	Number       uint64            `json:"number"`
 	Distribution string            `json:"distribution"`
 	Selector     selector.Selector `json:"selector"`
+	// Large: the selector stands elsewhere, and [Journal.Load] reads it.
+	Large *LargeSelector `json:"large_selector,omitempty"`
 	// Cut: content older than this is stale.
 	Cut    time.Time `json:"cut"`
 	Opened time.Time `json:"opened"`
@@ -178,6 +183,9 @@ func (inv *Invalidation) Compile() (*selector.Compiled, error) {
 func (inv *Invalidation) UnmarshalJSON(data []byte) error {
 	type plain Invalidation
 	if json.Unmarshal(data, (*plain)(inv)) == nil {
+		if inv.Large != nil {
+			inv.unreadable = errNotLoaded
+		}
 		return nil
 	}
 	// Once more, with what may be at fault set apart.
@@ -195,16 +203,21 @@ func (inv *Invalidation) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// MarshalJSON implements [json.Marshaler]; it keeps a selector that could not be read.
+// MarshalJSON implements [json.Marshaler]; it keeps a selector that could not be
+// read, and leaves out one that stands elsewhere.
 func (inv *Invalidation) MarshalJSON() ([]byte, error) {
 	type plain Invalidation
-	if inv.raw == nil {
+	raw := inv.raw
+	if inv.Large != nil {
+		raw = json.RawMessage("{}")
+	}
+	if raw == nil {
 		return json.Marshal((*plain)(inv))
 	}
 	return json.Marshal(struct {
 		*plain
 		Selector json.RawMessage `json:"selector"`
-	}{(*plain)(inv), inv.raw})
+	}{(*plain)(inv), raw})
 }
 
 // Follows reports whether inv, read after was, is the same invalidation in the same or
@@ -328,10 +341,13 @@ func (b *Batch) Answered() bool { return b.State != Saved }
 func (b *Batch) Purged() bool { return b.State == Accepted || b.State == BatchDone }
 
 // A Journal reads and writes the documents of one distribution. It is safe for
-// concurrent use and holds no state of its own.
+// concurrent use, and holds nothing that changes in the store.
 type Journal struct {
 	store store.Store
 	dist  string
+
+	mu    sync.Mutex
+	large map[string]selector.Selector // some large selectors, by hash; they never change
 }
 
 // Open returns the journal of a distribution in st. It does no I/O.
@@ -374,6 +390,13 @@ func (j *Journal) create(ctx context.Context, inv *Invalidation, now time.Time, 
 	inv.ID = fmt.Sprintf("inv-%d-%s", inv.Number, random)
 	inv.Distribution = j.dist
 	inv.Opened, inv.State = now, Sending
+	if parts := inv.setLarge(); parts != nil {
+		more, err := writeParts(ctx, j, parts, inv.Large.key)
+		if err != nil {
+			return err
+		}
+		require = append(require, more...)
+	}
 	v, err := j.commit(ctx, append(require, store.Requirement{Key: keyHead, Version: hv}),
 		put(keyHead, head{inv.Number}), put(dirInvalidations+number(inv.Number), inv))
 	if err == nil {

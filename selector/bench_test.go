@@ -6,6 +6,7 @@ package selector
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -24,6 +25,9 @@ func million() []string {
 		out = append(out, p)
 	}
 	slices.Sort(out)
+	for i := range out {
+		out[i] = strings.Clone(out[i]) // one behind the other in memory, as a scan yields them
+	}
 	return out
 }
 

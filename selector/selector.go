@@ -153,6 +153,21 @@ func (s Selector) String() string {
 	return b.String()
 }
 
+// Brief is String, but of a selector with very many patterns only how it begins.
+func (s Selector) Brief() string {
+	const most = 8
+	short, left := s, 0
+	for _, list := range [...]*[]string{&short.Patterns, &short.Prefixes, &short.Regexps, &short.Tags, &short.Exclude} {
+		if more := len(*list) - most; more > most {
+			*list, left = (*list)[:most], left+more
+		}
+	}
+	if left == 0 {
+		return s.String()
+	}
+	return fmt.Sprintf("%s ... and %d more", short.String(), left)
+}
+
 // shell quotes a word where a shell would read more into it.
 func shell(s string) string {
 	plain := s != ""

@@ -325,6 +325,13 @@ func TestString(t *testing.T) {
 	if got := s.String(); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
+	long := Selector{Patterns: slices.Repeat([]string{"/a"}, 20), Exclude: []string{"/b"}}
+	if got, want := long.Brief(), "/a /a /a /a /a /a /a /a --exclude /b ... and 12 more"; got != want {
+		t.Errorf("brief: %s", got)
+	}
+	if got := s.Brief(); got != want {
+		t.Errorf("brief: %s", got)
+	}
 	if got := (Selector{}).String(); got != "" {
 		t.Errorf("empty: %q", got)
 	}

@@ -130,6 +130,9 @@ func (r *Importer) report(ctx context.Context) error {
 		}
 		c := r.selectors[inv.Number]
 		if c == nil {
+			if err := r.journal.Load(ctx, inv); err != nil {
+				return err
+			}
 			if c, err = inv.Compile(); err != nil {
 				return fmt.Errorf("invalidation %s: %w", inv.ID, err)
 			}
