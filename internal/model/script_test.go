@@ -194,6 +194,11 @@ func Draw(seed uint64) *Script {
 			cuts[i] = at
 		}
 		s.purge(r, at)
+		if r.chance(15) { // the same once more, by somebody else
+			again := s.Steps[len(s.Steps)-1]
+			again.Who, again.At = r.IntN(s.Purgers), again.At+r.between(0, 10*time.Second)
+			s.Steps = append(s.Steps, again)
+		}
 	}
 	for range 5 + r.IntN(40) {
 		s.get(r, cuts, length)
@@ -206,7 +211,10 @@ func Draw(seed uint64) *Script {
 		f := pick(r, trouble...)
 		for range 1 + r.IntN(3) {
 			at := r.between(0, length)
-			if r.chance(70) { // near a cut is where it matters
+			switch { // near a cut is where it matters
+			case r.chance(30):
+				at = max(0, pick(r, cuts...)+r.between(-200*time.Millisecond, time.Second))
+			case r.chance(60):
 				at = max(0, pick(r, cuts...)+r.between(-5*time.Second, 8*time.Second))
 			}
 			f(r, at)
@@ -247,11 +255,16 @@ func (s *Script) get(r drawer, cuts []time.Duration, length time.Duration) {
 		g.At = max(0, pick(r, cuts...)+r.between(-6*time.Second, 4*time.Second))
 	}
 	g.For = r.between(time.Millisecond, 300*time.Millisecond)
-	if r.chance(25) {
+	drains := 20
+	switch {
+	case r.chance(25):
 		g.For = r.between(0, 25*time.Second)
+	case r.chance(20): // as late as can be without being known for a straggler
+		g.At = max(0, pick(r, cuts...)+r.between(-2*time.Second, 200*time.Millisecond))
+		drains = 80
 	}
 	switch {
-	case r.chance(20):
+	case r.chance(drains):
 		g.Drain = r.between(0, 1900*time.Millisecond)
 	case r.chance(20):
 		g.Stream = true
@@ -310,7 +323,7 @@ func (s *Script) recorderTrouble(r drawer, at time.Duration) {
 	st := Step{At: at, Who: who}
 	switch r.IntN(6) {
 	case 0, 1:
-		st.Do, st.Ops = Kill, r.IntN(12)
+		st.Do, st.Ops = Kill, pick(r, 0, r.IntN(12))
 		if r.chance(60) {
 			s.Steps = append(s.Steps, Step{At: at + r.between(0, 30*time.Second), Do: Open, Who: who})
 		}
