@@ -23,10 +23,16 @@ type group struct {
 	sure               int   // the smallest of theirs
 	directory          bool  // path[:hi] is one of them, and ends in '/'
 
-	children []group // if no stem of its own can be used
+	children []part // if no stem of its own can be used
 
 	sigs *sigset // of the leaves; nil if there are tags for not all of them
 	rest *sigset // with directory: of the leaves but that
+}
+
+// A part of a group is a group, or one leaf that an exact item covers.
+type part struct {
+	group *group
+	one   leaf
 }
 
 // absorb adds what is in o.
@@ -85,7 +91,11 @@ func (t *tree) emit(g *group) {
 	n := t.pick(g)
 	if n == 0 && len(g.children) > 0 {
 		for i := range g.children {
-			t.emit(&g.children[i])
+			if p := &g.children[i]; p.group != nil {
+				t.emit(p.group)
+			} else {
+				t.putExact(&p.one, p.one.reason())
+			}
 		}
 		return
 	}

@@ -18,7 +18,7 @@ type node struct {
 // chosen is what is selected below an open node.
 type chosen struct {
 	sum      group
-	pending  []group    // closed children while it is not mixed, itself first
+	pending  []part     // closed children while it is not mixed, itself first
 	troubles []*trouble // whose stem ends above it
 	front    *frontier  // with budgets, if something below it needs items
 }
@@ -28,9 +28,12 @@ type chosen struct {
 type tree struct {
 	scope scope
 	stack []node
-	free  [][]group // for pending
-	spare []*chosen
 	last  string
+
+	// For another time.
+	free   [][]part
+	groups []*group
+	spare  []*chosen
 
 	items     []Item
 	uncovered []*trouble
@@ -214,7 +217,18 @@ func (t *tree) attach(parent *node, g *group) {
 			parent.pending = t.free[len(t.free)-1]
 			t.free = t.free[:len(t.free)-1]
 		}
-		parent.pending = append(parent.pending, *g)
+		if g.need == 1 && g.one.nameable() { // by far the most
+			parent.pending = append(parent.pending, part{one: g.one})
+			return
+		}
+		var kept *group
+		if k := len(t.groups); k > 0 {
+			kept, t.groups = t.groups[k-1], t.groups[:k-1]
+		} else {
+			kept = &group{}
+		}
+		*kept = *g
+		parent.pending = append(parent.pending, part{group: kept})
 	}
 }
 
@@ -236,7 +250,7 @@ func (t *tree) mix(n *node) {
 		return
 	}
 	for i := range n.pending {
-		t.emitBelow(n, &n.pending[i])
+		t.emitPart(n, &n.pending[i])
 	}
 	if n.leaf && n.sum.need > 0 {
 		g := n.sum
@@ -248,7 +262,21 @@ func (t *tree) mix(n *node) {
 	n.pending = nil
 }
 
-func (t *tree) recycle(groups []group) {
+// emitPart is emitBelow for what was kept.
+func (t *tree) emitPart(n *node, p *part) {
+	if p.group != nil {
+		t.emitBelow(n, p.group)
+		return
+	}
+	t.emitBelow(n, &group{need: 1, one: p.one})
+}
+
+func (t *tree) recycle(groups []part) {
+	for i := range groups {
+		if g := groups[i].group; g != nil && len(t.groups) < 4096 {
+			t.groups = append(t.groups, g)
+		}
+	}
 	if cap(groups) > 0 && len(t.free) < 64 {
 		clear(groups)
 		t.free = append(t.free, groups[:0])
