@@ -358,6 +358,11 @@ func TestHulls(t *testing.T) {
 			if !p.Feasible {
 				continue
 			}
+			// The plan never shows a bound above its own value; it must not need to.
+			c, _, err := (&planner{in: inputs(paths), opts: opts, scope: sc, reach: -1}).solve(opts.budgets(0))
+			if err != nil || c.lower > best {
+				t.Errorf("items %d, collateral %d, wildcards %d: bound %d, best %+v, %v", items, collateral, wildcards, c.lower, want, err)
+			}
 			plans++
 			gaps += p.Bound.Gap
 			if p.Bound.Lower > best || p.Bound.Value < best || p.Bound.Optimal != (p.Bound.Lower == p.Bound.Value) {
@@ -408,6 +413,9 @@ func TestBudgetsBy(t *testing.T) {
 		{"not too much of it", Options{MaxCollateral: budget("1")}, []string{"/b", "/b1", "+/b~1", "+/c"}, "/c exact 1\nuncovered /b~1: tilde, /b*-2", "uncovered"},
 		{"few wildcards, each for all below", Options{MaxWildcards: ptr(1), MaxItems: ptr(3)}, []string{"/a", "+/b/1", "+/b/2", "+/b/3", "/c", "+/c~1", "+/d/1", "+/d/2"}, "/* within-budget 6-2", "collateral"},
 		{"few wildcards, for what has no name", Options{MaxWildcards: ptr(2)}, []string{"/a", "+/b/1", "+/b/2", "+/b/3", "/c", "/d", "+/d~1", "+/e~1"}, "/b/* all-below 3\n/e* unnameable 1\nuncovered /d~1: tilde, /d*-1", "uncovered"},
+		{"rather a wildcard that is sure", Options{MaxWildcards: ptr(1)}, []string{"/a", "+/b/1", "+/b/2", "+/it%27s", "/j/1", "+/j/2", "/k/1", "+/k/2"}, "/b/* all-below 2\n/it%27s exact 1 unsure\n/j/2 exact 1\n/k/2 exact 1", "spelling-in-doubt"},
+		{"for one of two", Options{MaxWildcards: ptr(1)}, []string{"/a", "+/b%27s", "+/c%27s", "/d"}, "/b%27s exact 1 unsure\n/c* in-doubt 1", "spelling-in-doubt"},
+		{"if there are enough", Options{MaxWildcards: ptr(1)}, []string{"/a", "+/b/1", "/b/2", "+/it%27s"}, "/b/1 exact 1\n/it* in-doubt 1", ""},
 		{"both, and it cannot be", Options{MaxItems: ptr(1), MaxCollateral: budget("1")}, []string{"/a", "+/b", "/c", "+/d", "/e", "+/e1", "+/e2"}, "/b exact 1\n/d exact 1\n/e* within-budget 2-1", "collateral over-budget"},
 		{"without complete coverage", Options{Exact: true, MaxItems: ptr(1)}, []string{"+/b", "+/c"}, "/b exact 1\n/c exact 1", "over-budget"},
 	}
@@ -424,6 +432,15 @@ func TestBudgetsBy(t *testing.T) {
 			if got := codes(p); got != tt.warnings {
 				t.Errorf("warnings %q, want %q", got, tt.warnings)
 			}
+			if strings.Contains(strings.Join(tt.in, ""), "folded") {
+				return
+			}
+			paths := map[string]bool{}
+			for _, s := range tt.in {
+				q, selected := strings.CutPrefix(s, "+")
+				paths[q] = selected
+			}
+			audit(t, paths, p)
 		})
 	}
 }

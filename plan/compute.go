@@ -34,6 +34,9 @@ func Compute(in iter.Seq2[Input, error], opts Options) (*Plan, error) {
 func (p *planner) pass(dp *frontiers) (*computation, error) {
 	c := &computation{opts: &p.opts, named: newNamed(p.opts.Named, p.chosen), lower: exact, questions: ask(p.opts.Explain)}
 	c.pending = c.questions
+	if dp != nil && !p.often {
+		dp.keep, dp.sets.limit = 1024+int(dp.index)*int(dp.index), 1<<14
+	}
 	c.tree.init(p.scope, dp)
 	c.tree.tags = p.tags
 	if err := p.each(c.add); err != nil {

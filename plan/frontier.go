@@ -62,6 +62,7 @@ type frontiers struct {
 	measure measure
 	index   int32 // no point has a greater index
 	other   int64 // nor more than this of what it has the least of
+	keep    int   // so many items of the base may be of no use any more
 	capped  bool  // wildcards count:
 	most    int32 // no point has more of them
 
@@ -485,7 +486,7 @@ func (d *frontiers) give(points []point) {
 // point of at most so many items needs no more of it.
 func (t *tree) sweep(f *frontier) {
 	d := t.dp
-	if d.measure != leastCollateral || len(t.items)-f.start <= 1024+int(d.index)*int(d.index) {
+	if d.measure != leastCollateral || len(t.items)-f.start <= d.keep {
 		return
 	}
 	needed := make([]bool, len(t.items)-f.start)

@@ -21,6 +21,7 @@ type planner struct {
 
 	tags   *tags         // that a pass is to fill
 	chosen []cfpath.Item // tags to send
+	often  bool          // forget at every chance what nobody needs, for tests
 	reach  int           // the greatest budget that is planned for exactly
 }
 
@@ -250,7 +251,6 @@ func (c *computation) choose(b budgets, anyhow bool) (point, bool) {
 		cost
 	}
 	var all []choice
-	uncovered := none
 	f := c.tree.stack[0].front
 	if f == nil {
 		return point{}, true // nothing to cover
@@ -273,13 +273,9 @@ func (c *computation) choose(b budgets, anyhow bool) (point, bool) {
 		q.set = d.sets.join(f.base.set, q.set)
 		if k := d.cost(&q); k.collateral <= b.collateral {
 			all = append(all, choice{q, k})
-			uncovered = min(uncovered, k.uncovered)
 		}
 	}
-	// That little is left uncovered comes before that there are few items.
-	all = slices.DeleteFunc(all, func(o choice) bool {
-		return b.items < none && o.items > b.items || o.uncovered > uncovered && d.measure == leastItems
-	})
+	all = slices.DeleteFunc(all, func(o choice) bool { return b.items < none && o.items > b.items })
 	if len(all) == 0 {
 		return point{}, false
 	}

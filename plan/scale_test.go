@@ -114,6 +114,11 @@ func TestAgainstTheRecursion(t *testing.T) {
 				t.Errorf("%+v, %d entries, %d items: %+v, want a collateral of %d", tt, len(list), items, p.Totals, want[items])
 			}
 			audit(t, paths, p)
+			sc, _ := newScope(nil)
+			o, err := (&planner{in: sequence(list), opts: Options{Wildcards: true, MaxItems: &items}, scope: sc, reach: maxIndex, often: true}).plan()
+			if err != nil || say(o) != say(p) {
+				t.Errorf("%+v, %d items: if all is forgotten that can be: %s\nbefore: %s, %v", tt, items, say(o), say(p), err)
+			}
 			// The other way round: that collateral needs no more items.
 			q, err := Compute(sequence(list), Options{Wildcards: true, MaxCollateral: &Budget{Entries: p.Totals.Collateral}})
 			if err != nil {
@@ -126,7 +131,6 @@ func TestAgainstTheRecursion(t *testing.T) {
 				t.Errorf("%+v: %+v is wrong beside %+v", tt, q.Bound, p.Totals)
 			}
 			// As if it were too much to be exact.
-			sc, _ := newScope(nil)
 			h, err := (&planner{in: sequence(list), opts: Options{Wildcards: true, MaxItems: &items}, scope: sc, reach: -1}).plan()
 			if err != nil {
 				t.Fatal(err)
@@ -135,25 +139,49 @@ func TestAgainstTheRecursion(t *testing.T) {
 				t.Errorf("%+v: the hull says %+v, %+v; the best is %d", tt, h.Bound, h.Totals, want[items])
 			}
 			audit(t, paths, h)
+			opts := Options{Wildcards: true, MaxCollateral: &Budget{Entries: p.Totals.Collateral}}
+			if h, err = (&planner{in: sequence(list), opts: opts, scope: sc, reach: -1}).plan(); err != nil {
+				t.Fatal(err)
+			}
+			if h.Bound.Lower > p.Totals.Items || h.Bound.Value < p.Totals.Items || h.Totals.Collateral > p.Totals.Collateral || !h.Feasible {
+				t.Errorf("%+v: the hull says %+v, %+v; %d items are the best", tt, h.Bound, h.Totals, p.Totals.Items)
+			}
+			audit(t, paths, h)
 		}
 	}
 }
 
 // TestMemoryOfAFrontier sees that what no point needs does not pile up.
 func TestMemoryOfAFrontier(t *testing.T) {
-	list := bush(6, 6, rand.New(rand.NewPCG(1, 6)))
+	// Every directory needs its one wildcard, up to the top.
+	var list []Input
+	for i := range 1 << 12 {
+		path := "/"
+		for b := range 12 {
+			path += string("ab"[i>>(11-b)&1]) + "/"
+		}
+		for _, name := range []string{"1", "2", "3"} {
+			list = append(list, Input{Entry: &inventory.Entry{Path: path + name}, Selected: name != "2"})
+		}
+	}
 	sc, _ := newScope(nil)
-	p := &planner{in: sequence(list), opts: Options{Wildcards: true}, scope: sc}
-	d := &frontiers{measure: leastCollateral, index: 6, other: 1<<uncoveredShift - 1}
-	c, err := p.pass(d)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := len(c.tree.items); n > 6*(1024+36) {
-		t.Errorf("%d items are kept", n)
-	}
-	if n := len(d.sets.joins) + len(d.wilds); n > 1<<15 {
-		t.Errorf("%d joins and wildcards are kept", n)
+	for _, often := range []bool{true, false} {
+		p := &planner{in: sequence(list), opts: Options{Wildcards: true}, scope: sc, often: often}
+		d := &frontiers{measure: leastCollateral, index: 12, other: 1<<uncoveredShift - 1}
+		c, err := p.pass(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		most := 12 * 12
+		if !often {
+			most += 1024
+		}
+		if n := cap(c.tree.items); n > 2*most {
+			t.Errorf("often %v: %d items were kept", often, n)
+		}
+		if n := cap(d.sets.joins) + cap(d.wilds); often && n > 1024 {
+			t.Errorf("%d joins and wildcards were kept", n)
+		}
 	}
 }
 

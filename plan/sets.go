@@ -50,7 +50,7 @@ func (s *sets) each(set int32, f func(i int32)) {
 func (t *tree) collect() {
 	d := t.dp
 	s := &d.sets
-	if d.hulls || len(s.joins)+len(d.wilds) <= max(s.limit, 1<<14) {
+	if d.hulls || len(s.joins)+len(d.wilds) <= s.limit {
 		return
 	}
 	var roots []*int32
@@ -111,5 +111,5 @@ func (t *tree) collect() {
 	for _, r := range roots {
 		*r = moved(*r)
 	}
-	s.limit = 2 * (len(s.joins) + len(d.wilds))
+	s.limit = max(s.limit, 2*(len(s.joins)+len(d.wilds)))
 }
