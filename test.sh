@@ -136,6 +136,7 @@ if command -v node >/dev/null && command -v npm >/dev/null; then
     [ -d "$modules" ] || timeout 20 npm view "$sdk" version >"$scratch/npm.log" 2>&1 </dev/null || patience=1
     # A public test suite for HTTP caches.
     suite=$(timeout "$patience" simulator/testdata/cachetests/install.sh "$cache" 2>"$scratch/npm.log" </dev/null) || suite=
+    [ -z "$suite" ] || export CFTRACK_CACHE_TESTS=$suite
     # AWS's SDK for JavaScript, which talks to the simulator.
     if [ ! -d "$modules" ]; then
         say "$sdk: installing it for Node.js"

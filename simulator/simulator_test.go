@@ -328,6 +328,7 @@ func TestCloseEndsWhatRuns(t *testing.T) {
 	origin := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		close(blocked)
 		<-r.Context().Done()
+		panic(http.ErrAbortHandler) // returning would be an answer, which may yet be seen
 	})
 	s := start(t, origin, &Options{Propagation: time.Hour})
 	invalidate(t, s, "/a")
