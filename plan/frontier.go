@@ -13,12 +13,11 @@ import (
 // A point is a way to cover what is selected below a node: what lies on the
 // base (tree.items and tree.uncovered), except where a wildcard of the set reaches it.
 type point struct {
-	i    int32 // the index of a frontier: items or collateral
-	w    int32 // wildcards, where they are capped
-	set  int32 // of wildcards, see sets
-	m    int64 // what the frontier has the least of: uncovered entries << uncoveredShift, plus items or collateral
-	tie  int64 // doubts, wildcards, stems that end nowhere in particular
-	kept bool  // while pruning
+	i   int32 // the index of a frontier: items or collateral
+	w   int32 // wildcards, where they are capped
+	set int32 // of wildcards, see sets
+	m   int64 // what the frontier has the least of: uncovered entries << uncoveredShift, plus items or collateral
+	tie int64 // doubts, wildcards, stems that end nowhere in particular
 }
 
 const (
