@@ -212,4 +212,4 @@ go build -o "$scratch/testsummary" ./internal/testsummary || fail "internal/test
 # shellcheck disable=SC2086 # race is one flag or none
 go vet $race "${packages[@]}" >&2 </dev/null || flags+=(-failed "go vet")
 # shellcheck disable=SC2086
-{ go test $race -json -count=1 -timeout 10m ${skip[@]+"${skip[@]}"} "${packages[@]}" </dev/null || true; } 2>&1 | "$scratch/testsummary" "${flags[@]}"
+{ go test $race -json -count=1 -timeout 13m ${skip[@]+"${skip[@]}"} "${packages[@]}" </dev/null || true; } 2>&1 | "$scratch/testsummary" "${flags[@]}"
