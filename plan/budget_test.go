@@ -433,6 +433,13 @@ func TestBudgetsBy(t *testing.T) {
 				t.Errorf("warnings %q, want %q", got, tt.warnings)
 			}
 			if strings.Contains(strings.Join(tt.in, ""), "folded") {
+				collateral := 0
+				for _, it := range p.Items {
+					collateral += it.Collateral
+				}
+				if p.Totals.Collateral != collateral {
+					t.Errorf("%d in all, %d by item", p.Totals.Collateral, collateral)
+				}
 				return
 			}
 			paths := map[string]bool{}
@@ -480,6 +487,12 @@ func TestBudgetText(t *testing.T) {
 		got, err := ParseBudget(tt.in)
 		if err != nil || got != tt.want || got.String() != tt.in || got.Of(100) != tt.of {
 			t.Errorf("%q is %+v, %q, %d, %v", tt.in, got, got, got.Of(100), err)
+		}
+	}
+	for n := range 3000 { // binary fractions or not
+		m := PriceModel{FreePaths: n % 7}
+		if got := m.Items(m.Of(n)); got != max(n, m.FreePaths) {
+			t.Errorf("$%v pays for %d, not %d", m.Of(n), got, n)
 		}
 	}
 	for _, in := range []string{"", "-1", "x", "%", "-1%", "NaN%", "1%%", "+Inf%", "1e9%"} {

@@ -76,7 +76,7 @@ func TestExplanationsAreTrue(t *testing.T) {
 
 func TestCompare(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		paths := drawTree(t)
+		paths := rapid.SampledFrom([]func(*rapid.T) map[string]bool{drawPaths, drawTree}).Draw(t, "kind")(t)
 		p, err := Compute(inputs(paths), Options{Wildcards: true, Compare: true})
 		if err != nil {
 			t.Fatal(err)
@@ -85,13 +85,18 @@ func TestCompare(t *testing.T) {
 		before := 0
 		for _, pt := range p.Frontier {
 			b, ok := l.best(pt.Items, -1, -1, ObjectiveCollateral)
-			if !ok || b.items != pt.Items || b.collateral != pt.Collateral || b.wildcards != pt.Wildcards || pt.Items <= before {
+			if !ok || b.items != pt.Items || b.collateral != pt.Collateral || b.wildcards != pt.Wildcards && !doubtful(paths) || pt.Items <= before {
 				t.Errorf("%+v, want %+v", pt, b)
 			}
 			before = pt.Items
 		}
-		if n := len(p.Frontier); n > 0 && (p.Frontier[n-1].Items != p.Totals.Items || p.Frontier[n-1].Collateral != 0) {
+		if n := len(p.Frontier); n > 0 && p.Totals.Uncovered == 0 && (p.Frontier[n-1].Items != p.Totals.Items || p.Frontier[n-1].Collateral != 0) {
 			t.Errorf("%+v does not end at %+v", p.Frontier, p.Totals)
+		}
+		for q := range paths {
+			if _, err := cfpath.Name(q); err != nil {
+				return // what others do with such paths does not matter
+			}
 		}
 		var selected []string
 		for _, q := range slices.Sorted(maps.Keys(paths)) {

@@ -75,7 +75,7 @@ func (t *tree) trim(f *frontier) {
 	t.fit(f)
 	items := int64(f.base.i)
 	for k, e := range f.hull {
-		if items >= int64(d.index) {
+		if items >= 2*int64(d.index) { // what lies a little beyond may fill what a great edge leaves
 			f.hull = f.hull[:k]
 			break
 		}
@@ -197,15 +197,6 @@ func (d *frontiers) isOpen(parent int32) bool { return parent == 0 || d.wilds[pa
 
 // fewest opens what it takes to get below a collateral.
 func (d *frontiers) fewest(h hull, items, collateral, most int64) (int64, int64) {
-	inside := map[int32]int{} // opened edges of a wildcard
-	var opened []edge
-	take := func(e edge) {
-		d.open(e.wild)
-		items += int64(e.items)
-		collateral -= int64(e.saves)
-		opened = append(opened, e)
-		inside[d.wilds[e.wild].parent]++
-	}
 	for k, e := range h {
 		if collateral <= most {
 			break
@@ -217,15 +208,9 @@ func (d *frontiers) fewest(h hull, items, collateral, most int64) (int64, int64)
 				}
 			}
 		}
-		take(e)
-	}
-	for _, e := range slices.Backward(opened) {
-		if w := &d.wilds[e.wild]; inside[e.wild+1] == 0 && collateral+int64(e.saves) <= most {
-			w.opened = false
-			items -= int64(e.items)
-			collateral += int64(e.saves)
-			inside[w.parent]--
-		}
+		d.open(e.wild)
+		items += int64(e.items)
+		collateral -= int64(e.saves)
 	}
 	return items, collateral
 }

@@ -151,6 +151,40 @@ func TestAgainstTheRecursion(t *testing.T) {
 	}
 }
 
+// TestHullsCount sees that a hull knows what its plan comes to, on uneven inventories in which
+// great exchanges hold small ones.
+func TestHullsCount(t *testing.T) {
+	for seed := range uint64(60) {
+		random := rand.New(rand.NewPCG(2, seed))
+		paths := map[string]bool{}
+		for range 400 {
+			path := "/"
+			for range 1 + random.IntN(5) {
+				path += string("aaabbc"[random.IntN(6)])
+				if random.IntN(2) == 0 {
+					path += "/"
+				}
+			}
+			paths[path] = random.IntN(1+strings.Count(path, "a")) == 0
+		}
+		for _, n := range []int{2, 5, 9, 14, 20, 33} {
+			for _, opts := range []Options{{MaxItems: &n}, {MaxCollateral: &Budget{Entries: n}}} {
+				opts.Wildcards = true
+				pl := &planner{in: inputs(paths), opts: opts, reach: -1}
+				pl.scope, _ = newScope(nil)
+				c, best, err := pl.solve(opts.budgets(0))
+				if err != nil {
+					t.Fatal(err)
+				}
+				said, did := c.tree.dp.cost(&best), c.plan(best).Totals
+				if did.Items != said.items || did.Collateral != said.collateral {
+					t.Errorf("seed %d, %+v: counted as %+v: %+v", seed, opts, said, did)
+				}
+			}
+		}
+	}
+}
+
 // TestMemoryOfAFrontier sees that what no point needs does not pile up.
 func TestMemoryOfAFrontier(t *testing.T) {
 	// Every directory needs its one wildcard, up to the top.

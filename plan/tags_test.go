@@ -6,6 +6,8 @@ package plan
 import (
 	"fmt"
 	"maps"
+	"math"
+	"math/bits"
 	"reflect"
 	"slices"
 	"strings"
@@ -165,6 +167,8 @@ func TestNativeTagsBy(t *testing.T) {
 		{"a tag for what has no name", Options{}, []string{"/a", "+/a~ t", "/b"}, "#t tag 1"},
 		{"a tag with collateral", Options{MaxCollateral: &Budget{Entries: 1}}, []string{"/a/1 t", "+/a/2 t", "/b/1", "/b/11", "+/b/2 t", "/c/1", "/c/11", "+/c/2 t"}, "#t tag 3-1"},
 		{"a tag rather than collateral", Options{MaxItems: ptr(1)}, []string{"/a/1", "+/a/2 t", "/b/1", "+/b/2 t"}, "#t tag 2"},
+		{"in two spellings", Options{MaxCollateral: &Budget{Entries: 1}}, []string{"/a/1 T,t", "+/a/2 t", "/b/1", "/b/11", "+/b/2 t", "/c/1", "/c/11", "+/c/2 t"}, "#T tag 3-1"},
+		{"a directory of three kinds", Options{}, []string{"/a", "/b", "+/b/ t", "+/b/1 s", "+/b/2 u", "/c", "+/c/1 u", "/d", "+/d/1 u"}, "#u tag 3\n/b/ exact 1\n/b/1 exact 1"},
 		{"no such tag", Options{}, []string{"/a/1", "+/a/2 é", "/b/1", "+/b/2 é"}, "/a/2 exact 1\n/b/2 exact 1"},
 		{"only with complete coverage", Options{Exact: true}, []string{"/a/1", "+/a/2 t", "/b/1", "+/b/2 t"}, "/a/2 exact 1\n/b/2 exact 1"},
 	}
@@ -177,9 +181,49 @@ func TestNativeTagsBy(t *testing.T) {
 		if got := say(p); got != tt.want {
 			t.Errorf("%s: got\n%s\nwant\n%s", tt.name, got, tt.want)
 		}
+		if tt.opts.MaxCollateral == nil && tt.opts.MaxItems == nil && !p.Bound.Optimal {
+			t.Errorf("%s: %+v", tt.name, p.Bound)
+		}
 		tt.opts.NativeTags = false
 		if p, err := Compute(taggedEntries(tt.in...), tt.opts); err != nil || p.Totals.Tags > 0 {
 			t.Errorf("%s: %v, %v: a tag of a distribution without", tt.name, p, err)
 		}
 	}
+}
+
+// TestCover holds the choice of tags against all choices.
+func TestCover(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		const tags = 7
+		sig := rapid.Custom(func(t *rapid.T) []int32 {
+			list := rapid.SliceOfNDistinct(rapid.Int32Range(0, tags-1), 1, 3, rapid.ID).Draw(t, "signature")
+			slices.Sort(list)
+			return list
+		})
+		c := &cover{tags: tags, must: rapid.IntRange(0, 2).Draw(t, "must")}
+		for range rapid.IntRange(0, 9).Draw(t, "needs") {
+			n := need{weight: rapid.SampledFrom([]int{1, 1, 1, 2, 3, heavy}).Draw(t, "weight")}
+			n.sigs = rapid.SliceOfN(sig, 1, 3).Draw(t, "signatures")
+			c.needs = append(c.needs, n)
+		}
+		cost := func(sent func(int32) bool) (cost int) {
+			for _, n := range c.needs {
+				for _, sig := range n.sigs {
+					if !slices.ContainsFunc(sig, sent) {
+						cost += n.weight
+						break
+					}
+				}
+			}
+			return cost
+		}
+		best := math.MaxInt
+		for mask := range 1 << tags {
+			best = min(best, bits.OnesCount(uint(mask))+cost(func(t int32) bool { return mask>>t&1 != 0 }))
+		}
+		list, lower := c.solve()
+		if got := len(list) + cost(func(t int32) bool { return slices.Contains(list, t) }); got != best || lower != c.must+best%heavy {
+			t.Errorf("%v cost %d, at least %d; the best %d, and %d anyhow", list, got, lower, best, c.must)
+		}
+	})
 }
