@@ -407,6 +407,24 @@ func TestASelectorThatCannotBeReadSelectsEverything(t *testing.T) {
 	})
 }
 
+// A large selector, which stands in documents of its own, is judged by like any other.
+func TestALargeSelectorSelectsWhatItSays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, nil)
+		s.record("/a", time.Hour)
+		s.record("/page/7", time.Hour)
+		var patterns []string
+		for i := range 3000 {
+			patterns = append(patterns, fmt.Sprintf("/page/%d", i))
+		}
+		inv := s.invalidate(patterns...)
+		pass(time.Second)
+		if r := s.reports(inv); inv.Large == nil || len(r) != 1 || r[0].Path != "/page/7" {
+			t.Fatalf("%+v", r)
+		}
+	})
+}
+
 func TestManyReportsGoOutInParts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := open(t, nil)

@@ -135,10 +135,7 @@ func impossible(expr string) bool {
 				}
 			}
 		case syntax.InstMatch:
-			// After nothing at all there is still the '/' to come.
-			if p.last != noKind || p.next == anyKind || p.next == otherKind {
-				return false
-			}
+			return false
 		case syntax.InstRune, syntax.InstRune1, syntax.InstRuneAny, syntax.InstRuneAnyNotNL:
 			for r := rune('!'); r <= '~'; r++ {
 				k := otherKind

@@ -167,6 +167,15 @@ func TestNamed(t *testing.T) {
 	}
 }
 
+func TestSeenSinceOfWhatIsFolded(t *testing.T) {
+	c := compile(t, Selector{SeenSince: []Duration{Duration(time.Hour)}})
+	for age, want := range map[time.Duration]bool{time.Hour: true, time.Hour + 1: false} {
+		if e := (&inventory.Entry{Path: "/s?", Last: cut.Add(-age), Folded: true}); c.Selects(e, cut) != want {
+			t.Errorf("last sighted %v before: selected %v", age, !want)
+		}
+	}
+}
+
 func TestNames(t *testing.T) {
 	tests := []struct {
 		s    Selector

@@ -81,6 +81,20 @@ func TestTwinsOfOnesOwn(t *testing.T) {
 			t.Errorf("selects %s: %v", p, !want)
 		}
 	}
+	// Whatever the order of templates, a path is the page that it says most about.
+	c = compile(t, Selector{Patterns: []string{"/a/index.html"}, Twins: []string{"{page}.html", "{page}/index.html", "{page}"}})
+	if !c.MaySelect("/a") || !c.MaySelect("/a.html") || c.MaySelect("/a/index") {
+		t.Error("/a/index.html is not taken for /a")
+	}
+	// A scan for it begins where its twins do.
+	c = compile(t, Selector{Patterns: []string{"/section/a", "/section/b"}, Twins: []string{"/data/{page}"}})
+	if p := c.Prefix(); p != "/" {
+		t.Errorf("prefix %q", p)
+	}
+	c = compile(t, Selector{Patterns: []string{"/a"}, ExactQuery: true, Twins: []string{"{page}/"}})
+	if c.Names(&inventory.Entry{Path: "/a", Folded: true}) {
+		t.Error("what is folded into /a has a twin that is not named")
+	}
 	for template, pos := range map[string]int{
 		"": 0, "/a": 0, "{pages}": 0, "{page:}": 0, "{page:a/b}": 0, "/x/{page": 3, "x{page}": 0, "{page}{page}": 6, "/a b/{page}": 0, "/a?{page}": 0, "{page}/#": 0,
 	} {

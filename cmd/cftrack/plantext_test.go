@@ -97,6 +97,24 @@ func TestPieces(t *testing.T) {
 	}
 }
 
+func TestWrap(t *testing.T) {
+	for _, c := range []struct {
+		in    string
+		width int
+		want  string
+	}{
+		{"aa bb cc", 5, "aa bb|cc"},
+		{"aa bbb cc", 5, "aa|bbb|cc"},
+		{"  aa \n bb ", 80, "aa bb"},
+		{"aa /bbb/ccc dd", 6, "aa|/bbb/|ccc dd"},
+		{"", 5, ""},
+	} {
+		if got := strings.Join(wrap(c.in, c.width), "|"); got != c.want {
+			t.Errorf("%q in %d columns: %q, not %q", c.in, c.width, got, c.want)
+		}
+	}
+}
+
 func TestVisible(t *testing.T) {
 	for in, want := range map[string]string{
 		"/a b/ü漢": "/a b/ü漢", "\x1b[31m\a": `\x1b[31m\x07`, "a\nb\tc": `a\x0ab\x09c`, "\u202eabc\u2066": `\u202eabc\u2066`, "\xff\u0085": `\xff\x85`, "e\u0301": "e\u0301",
