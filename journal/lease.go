@@ -90,23 +90,7 @@ func (l *Lease) SaveBatch(ctx context.Context, inv *Invalidation, b *Batch, rand
 // references, items, times and states are the caller's; they get numbers that are
 // free.
 func (l *Lease) Adopt(ctx context.Context, inv *Invalidation, batches []*Batch) error {
-	next := *inv
-	t := store.Transaction{Require: []store.Requirement{
-		{Key: dirInvalidations + number(inv.Number), Version: inv.version}}}
-	for _, b := range batches {
-		b.Number, b.inv = next.Batches, inv.Number
-		next.Batches++
-		t.Require = append(t.Require, store.Requirement{Key: b.key()})
-		t.Put = append(t.Put, put(b.key(), b))
-	}
-	t.Put = append(t.Put, put(dirInvalidations+number(inv.Number), &next))
-	return l.commit(ctx, t, func(v uint64) {
-		next.version = v
-		*inv = next
-		for _, b := range batches {
-			b.version = v
-		}
-	})
+	return l.saveBatches(ctx, inv, nil, batches, nil)
 }
 
 // Replace closes a batch that CloudFront refuses and saves one for each list of
@@ -130,14 +114,18 @@ func (l *Lease) Replace(ctx context.Context, inv *Invalidation, b *Batch, reason
 	return batches, err
 }
 
+// saveBatches numbers and writes new batches. With random words, one a batch, they
+// get references and are saved; without, they have both already.
 func (l *Lease) saveBatches(ctx context.Context, inv *Invalidation, closed *Batch, batches []*Batch, random []string) error {
 	next := *inv
 	t := store.Transaction{Require: []store.Requirement{
 		{Key: dirInvalidations + number(inv.Number), Version: inv.version}}}
 	for i, b := range batches {
 		b.Number, b.inv = next.Batches, inv.Number
-		b.Reference = fmt.Sprintf("cftrack/%s/%d/%s", inv.ID, b.Number, random[i])
-		b.State = Saved
+		if random != nil {
+			b.Reference = fmt.Sprintf("cftrack/%s/%d/%s", inv.ID, b.Number, random[i])
+			b.State = Saved
+		}
 		next.Batches++
 		key := b.key()
 		t.Require = append(t.Require, store.Requirement{Key: key})
