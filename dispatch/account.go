@@ -44,7 +44,9 @@ func (d *Dispatcher) change(ctx context.Context, now time.Time, decide func(*jou
 			d.purse.last = a
 		}
 		next := *a
-		next.Promised = maps.Clone(a.Promised)
+		if next.Promised = maps.Clone(a.Promised); next.Promised == nil {
+			next.Promised = make(map[string]int)
+		}
 		d.pacer().fill(&next, now)
 		if !decide(&next) {
 			return nil
@@ -149,24 +151,26 @@ func (d *Dispatcher) admit(ctx context.Context, now time.Time, inv *journal.Inva
 	key := d.promise(inv)
 	err = d.change(ctx, now, func(a *journal.Account) bool {
 		a.Sent = max(a.Sent, atLeast)
-		others := a.Sent
-		for k, promised := range a.Promised {
-			if k != key {
-				others += promised
-			}
-		}
-		if why = overBudget(*d.opts.Budget, others, n); why != "" {
+		if why = overBudget(*d.opts.Budget, a.Sent+promisedBut(a, key), n); why != "" {
 			return false
 		}
 		if n > 0 {
-			if a.Promised == nil {
-				a.Promised = make(map[string]int)
-			}
 			a.Promised[key] = n
 		}
 		return true
 	})
 	return why, err
+}
+
+// promisedBut counts the items that are promised, but those under one name.
+func promisedBut(a *journal.Account, key string) int {
+	n := 0
+	for k, promised := range a.Promised {
+		if k != key {
+			n += promised
+		}
+	}
+	return n
 }
 
 // overBudget says why n items more than those sent this month cost more than is

@@ -62,16 +62,8 @@ func TestBudgetsHoldOverACrash(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				st := &dying{Store: w.st}
-				st.left.Store(n)
-				rep, err := dispatch.New(st, dist, w.cdn, nil).Drive(t.Context(), inv.ID, dispatch.UntilDone, nil)
-				if err == nil {
-					finished = true
-				} else if !errors.Is(err, errKilled) {
-					t.Fatal(err)
-				} else if rep, err = w.dispatcher().Drive(t.Context(), inv.ID, dispatch.UntilDone, nil); err != nil {
-					t.Fatal(err)
-				}
+				rep, whole := w.killed(inv.ID, n)
+				finished = whole
 				want(t, fmt.Sprintf("%s: killed at write %d", c.name, n), rep.State, journal.Completed)
 				sent := w.allSent()
 				hit := reached(sent, paths)

@@ -289,6 +289,23 @@ func (d *Dispatcher) Plan(ctx context.Context, r Request) (*Preview, error) {
 	})
 }
 
+// preview is what a plan rests on, whatever it will send.
+func (d *Dispatcher) preview(ctx context.Context, o journal.Options, cut, now time.Time) (*Preview, journal.Knowledge, error) {
+	k, err := d.journal.Know(ctx)
+	if err != nil {
+		return nil, k, err
+	}
+	p := &Preview{Cut: cut, FreePaths: o.FreePaths, Repeats: o.RepeatAfter > 0,
+		Coverage: journal.ComputeCoverage(k, now, d.opts.Rules.Longest())}
+	if p.sentThisMonth, err = d.sentThisMonth(ctx, k.Batches, now); err != nil {
+		return nil, k, err
+	}
+	if p.FreePaths < 0 {
+		p.FreePaths = max(0, MonthlyFreePaths-p.sentThisMonth)
+	}
+	return p, k, nil
+}
+
 // plan computes the plan for a cut at now. skip leaves selected entries out that
 // are taken care of; edit may change how it is planned.
 func (d *Dispatcher) plan(ctx context.Context, s selector.Selector, o journal.Options, cut, now time.Time,
@@ -297,17 +314,9 @@ func (d *Dispatcher) plan(ctx context.Context, s selector.Selector, o journal.Op
 	if err != nil {
 		return nil, err
 	}
-	k, err := d.journal.Know(ctx)
+	p, k, err := d.preview(ctx, o, cut, now)
 	if err != nil {
 		return nil, err
-	}
-	p := &Preview{Cut: cut, FreePaths: o.FreePaths, Repeats: o.RepeatAfter > 0,
-		Coverage: journal.ComputeCoverage(k, now, d.opts.Rules.Longest())}
-	if p.sentThisMonth, err = d.sentThisMonth(ctx, k.Batches, now); err != nil {
-		return nil, err
-	}
-	if p.FreePaths < 0 {
-		p.FreePaths = max(0, MonthlyFreePaths-p.sentThisMonth)
 	}
 	po := plan.Options{
 		Named: c.Named(), OnlySeen: o.OnlySeen, Exact: o.Exact,

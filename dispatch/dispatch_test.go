@@ -498,6 +498,25 @@ func (s *dying) Clear(ctx context.Context, d string, c []store.Condition) (int, 
 	return s.Store.Clear(ctx, d, c)
 }
 
+// killed drives an invalidation with a dispatcher that dies before its write n, and
+// then with another; whole says that the first got to the end.
+func (w *world) killed(id string, n int64) (rep *dispatch.Report, whole bool) {
+	w.t.Helper()
+	st := &dying{Store: w.st}
+	st.left.Store(n)
+	rep, err := dispatch.New(st, dist, w.cdn, nil).Drive(w.t.Context(), id, dispatch.UntilDone, nil)
+	if err == nil {
+		return rep, true
+	}
+	if !errors.Is(err, errKilled) {
+		w.t.Fatal(err)
+	}
+	if rep, err = w.dispatcher().Drive(w.t.Context(), id, dispatch.UntilDone, nil); err != nil {
+		w.t.Fatal(err)
+	}
+	return rep, false
+}
+
 // A dispatcher is killed before each of its writes in turn; another goes on.
 func TestKilledBetweenAnyTwoWrites(t *testing.T) {
 	for n := int64(1); ; n++ {
@@ -509,16 +528,8 @@ func TestKilledBetweenAnyTwoWrites(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			st := &dying{Store: w.st}
-			st.left.Store(n)
-			rep, err := dispatch.New(st, dist, w.cdn, nil).Drive(t.Context(), inv.ID, dispatch.UntilDone, nil)
-			if err == nil {
-				finished = true
-			} else if !errors.Is(err, errKilled) {
-				t.Fatal(err)
-			} else if rep, err = w.dispatcher().Drive(t.Context(), inv.ID, dispatch.UntilDone, nil); err != nil {
-				t.Fatal(err)
-			}
+			rep, whole := w.killed(inv.ID, n)
+			finished = whole
 			if rep.State != journal.Completed {
 				t.Errorf("killed at write %d: %s", n, rep.State)
 			}

@@ -198,23 +198,15 @@ func (d *Dispatcher) review(ctx context.Context, s selector.Selector, o journal.
 	if err != nil {
 		return nil, nil, err
 	}
-	k, err := d.journal.Know(ctx)
+	p, k, err := d.preview(ctx, o, cut, now)
 	if err != nil {
 		return nil, nil, err
 	}
-	p := &Preview{Cut: cut, FreePaths: o.FreePaths, Coverage: journal.ComputeCoverage(k, now, d.opts.Rules.Longest()),
-		Review: &Review{Hash: made.Hash, Made: made.Cut, Sighted: Sample{First: []string{}}, Missed: Sample{First: []string{}},
-			Hit: Sample{First: []string{}}, Beyond: Sample{First: []string{}}}}
-	p.Repeats = o.RepeatAfter > 0
+	p.Review = &Review{Hash: made.Hash, Made: made.Cut, Sighted: Sample{First: []string{}}, Missed: Sample{First: []string{}},
+		Hit: Sample{First: []string{}}, Beyond: Sample{First: []string{}}}
 	if p.Coverage.Complete {
 		n := 0
 		skip = d.skipUnderWay(k.Batches, o.Margin+d.clock.Skew(), skip, &n)
-	}
-	if p.sentThisMonth, err = d.sentThisMonth(ctx, k.Batches, now); err != nil {
-		return nil, nil, err
-	}
-	if p.FreePaths < 0 {
-		p.FreePaths = max(0, MonthlyFreePaths-p.sentThisMonth)
 	}
 	p.Plan = &plan.Plan{Items: make([]plan.Item, len(b.items)), Uncovered: []plan.Uncovered{}, Warnings: []plan.Warning{}, Feasible: true}
 	t := &p.Totals
@@ -223,19 +215,9 @@ func (d *Dispatcher) review(ctx context.Context, s selector.Selector, o journal.
 		if !b.lookedUp(it) {
 			p.Items[i].Reason = plan.Reason{Code: plan.ReasonNamed, Text: "named, and sent as it was named"}
 		}
-		switch it.Kind {
-		case cfpath.Path:
-			t.Paths++
-		case cfpath.Wildcard:
-			t.Wildcards++
-		case cfpath.Tag:
-			t.Tags++
-		}
 	}
-	t.Items = len(b.items)
 	price := plan.PriceModel{FreePaths: p.FreePaths}
-	t.Price, t.Seconds = price.Of(t.Items), d.opts.Limits.Seconds(t.Paths+t.Tags, t.Wildcards)
-
+	t.Send(p.Items, price, d.opts.Limits)
 	p.FollowUps = likely(k.Invalidations, t.Items, plan.PriceModel{FreePaths: p.FreePaths - p.Sends()})
 
 	folded := make(map[string]bool) // stems that a folded entry vouches for
@@ -284,10 +266,8 @@ func (d *Dispatcher) review(ctx context.Context, s selector.Selector, o journal.
 	for _, u := range f.Uncovered {
 		p.Uncovered = append(p.Uncovered, plan.Uncovered{Path: u.Item, Reason: u.Reason, Remedy: u.Remedy})
 	}
-	p.Alternatives = []plan.Alternative{
-		{Name: plan.EveryPath, Items: t.Selected, Price: price.Of(t.Selected), Seconds: d.opts.Limits.Seconds(t.Selected, 0)},
-		{Name: plan.Everything, Items: 1, Collateral: t.Entries - t.Selected, Price: price.Of(1), Seconds: d.opts.Limits.Seconds(0, 1)},
-	}
+	p.Alternatives = t.Naive(price, d.opts.Limits)
+	d.warnOfBudget(p)
 	return p, b, d.beyond(p, b, o, folded)
 }
 

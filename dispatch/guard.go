@@ -117,25 +117,14 @@ func (d *Dispatcher) overGuard(ctx context.Context, r *run, n int, now time.Time
 	}
 	var why string
 	err := d.change(ctx, now, func(a *journal.Account) bool {
-		sent := a.Sent
-		for _, promised := range a.Promised {
-			sent += promised
-		}
-		if why = overBudget(*d.opts.Budget, sent, n); why != "" {
+		if why = overBudget(*d.opts.Budget, a.Sent+promisedBut(a, ""), n); why != "" {
 			return false
 		}
-		a.Promised = promised(a.Promised, d.promise(inv), n)
+		key := d.promise(inv)
+		a.Promised[key] = max(a.Promised[key], n)
 		return true
 	})
 	return why, err
-}
-
-func promised(m map[string]int, key string, n int) map[string]int {
-	if m == nil {
-		m = make(map[string]int)
-	}
-	m[key] = max(m[key], n)
-	return m
 }
 
 // saved is what the items that were not sent would have cost.

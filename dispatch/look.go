@@ -101,7 +101,7 @@ func (d *Dispatcher) look(ctx context.Context, l *leader, now time.Time) (time.D
 			at = b.Accepted.Add(d.opts.FirstLook)
 		}
 		if l.blocked {
-			at = min2(at, b.Accepted.Add(min(d.opts.FirstLook, 2*idle)), k.next)
+			at = earliest(at, b.Accepted.Add(min(d.opts.FirstLook, 2*idle)), k.next)
 		}
 		if now.Before(at) {
 			wait = min(wait, at.Sub(now))
@@ -115,8 +115,8 @@ func (d *Dispatcher) look(ctx context.Context, l *leader, now time.Time) (time.D
 	if len(due) == 0 && !(list && can) {
 		return wait, nil
 	}
-	if earliest := max2(k.next, k.notBefore); now.Before(earliest) {
-		return min(wait, earliest.Sub(now)), nil
+	if off := max(k.next.Sub(now), k.notBefore.Sub(now)); off > 0 {
+		return min(wait, off), nil
 	}
 	if w, err := d.takeLook(ctx, l, now); err != nil || w > 0 {
 		return min(wait, w), err
@@ -172,18 +172,12 @@ func (l *leader) crowding(d *Dispatcher) bool {
 	return want.others > w.others/2 || want.wildcards > w.wildcards/2
 }
 
-func min2(t time.Time, others ...time.Time) time.Time {
+// earliest returns the first of some instants.
+func earliest(t time.Time, others ...time.Time) time.Time {
 	for _, o := range others {
 		if o.Before(t) {
 			t = o
 		}
-	}
-	return t
-}
-
-func max2(t, o time.Time) time.Time {
-	if o.After(t) {
-		return o
 	}
 	return t
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/cf-invalidation-tracker/cftrack/dispatch"
 	"github.com/cf-invalidation-tracker/cftrack/inventory"
 	"github.com/cf-invalidation-tracker/cftrack/journal"
+	"github.com/cf-invalidation-tracker/cftrack/plan"
 	"github.com/cf-invalidation-tracker/cftrack/selector"
 	"github.com/cf-invalidation-tracker/cftrack/simulator"
 	"github.com/cf-invalidation-tracker/cftrack/store"
@@ -437,6 +438,23 @@ func FuzzReadPlanFile(f *testing.F) {
 		back, err := dispatch.ReadPlanFile(bytes.NewReader(again))
 		if err != nil || back.Sum() != file.Hash {
 			t.Fatalf("%s\n%v", again, err)
+		}
+	})
+}
+
+// What a plan file costs over the budget is said before it is sent, as of any plan.
+func TestAPlanFileOverTheBudgetSaysSo(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		w.drive(w.dispatcher(), pattern(paths("/x", 1000)...)) // all that is free this month
+		f := w.planFile(pattern("/a"))
+		for budget, want := range map[float64]bool{0: true, 1: false} {
+			p, err := dispatch.New(w.st, dist, w.cdn, &dispatch.Options{Budget: &budget}).Plan(t.Context(), dispatch.Request{Plan: f})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := slices.ContainsFunc(p.Warnings, func(x plan.Warning) bool { return x.Code == dispatch.WarnBudget }); got != want {
+				t.Errorf("with a budget of $%v: %+v", budget, p.Warnings)
+			}
 		}
 	})
 }

@@ -42,6 +42,18 @@ func (q *queue) addPlan(p *plan.Plan, sent map[string]bool) {
 
 func (q *queue) load() load { return load{len(q.items) - q.wildcards, q.wildcards} }
 
+// loadAt is the load of the items at some places.
+func (q *queue) loadAt(places []int) load {
+	l := load{others: len(places)}
+	for _, i := range places {
+		if q.items[i].item.Kind == cfpath.Wildcard {
+			l.others--
+			l.wildcards++
+		}
+	}
+	return l
+}
+
 // next returns the places of the items that fit room, at most size of them, and
 // whose entries the throttle lets pass beside what is owed. Wildcards come with the first
 // that have room for them, wherever they stand: they are what there are few of. Nothing
@@ -70,6 +82,15 @@ func (q *queue) next(room load, size int, t throttle, owed float64) []int {
 		next = append(next, i)
 	}
 	return next
+}
+
+// entries counts what the items at some places reach.
+func (q *queue) entries(places []int) int {
+	n := 0
+	for _, i := range places {
+		n += int(q.items[i].entries)
+	}
+	return n
 }
 
 // remove takes items out, given by their places in ascending order. What is before

@@ -11,6 +11,7 @@ import (
 	"github.com/cf-invalidation-tracker/cftrack/cfpath"
 	"github.com/cf-invalidation-tracker/cftrack/inventory"
 	"github.com/cf-invalidation-tracker/cftrack/journal"
+	"github.com/cf-invalidation-tracker/cftrack/plan"
 	"github.com/cf-invalidation-tracker/cftrack/store"
 )
 
@@ -49,17 +50,13 @@ func (d *Dispatcher) instead(ctx context.Context, r *run, refused string, now ti
 	if err != nil || it.Kind == cfpath.Tag {
 		return "", nil
 	}
-	k, err := d.journal.Know(ctx)
-	if err != nil {
-		return "", err
-	}
-	c := journal.ComputeCoverage(k, now, d.opts.Rules.Longest())
-	if o := &r.inv.Options; !c.Complete && !o.AssumeComplete || o.Exact || o.Limited() || r.inv.Fixed != nil {
+	o := &r.inv.Options
+	if o.Exact || o.Limited() || r.inv.Fixed != nil {
 		return "", nil
 	}
-	scope := d.opts.Scope
-	if len(scope) == 0 {
-		scope = c.Scope
+	c, err := d.journal.Coverage(ctx, now, d.opts.Rules.Longest())
+	if err != nil || !c.Complete && !o.AssumeComplete {
+		return "", err
 	}
 	from := shorter
 	if it.Kind == cfpath.Path {
@@ -67,8 +64,11 @@ func (d *Dispatcher) instead(ctx context.Context, r *run, refused string, now ti
 	}
 	stem, ok := from(it.Text)
 	for range insteadAtMost {
-		if !ok || !within(stem, scope) {
+		if !ok {
 			return "", nil
+		}
+		if inside, err := plan.InScope(d.scope(c), stem); err != nil || !inside {
+			return "", err
 		}
 		hits, clean := false, true
 		for e, err := range d.journal.Store().Scan(ctx, d.journal.Distribution(), store.Range{Prefix: stem, Now: now}) {
@@ -102,20 +102,6 @@ func shorter(stem string) (string, bool) {
 		return "", false
 	}
 	return stem[:i+1], true
-}
-
-// within reports whether a wildcard lies wholly in one of the patterns of a scope.
-func within(stem string, scope []string) bool {
-	if len(scope) == 0 {
-		return true
-	}
-	wild := cfpath.Item{Kind: cfpath.Wildcard, Text: stem}
-	for _, s := range scope {
-		if it, err := cfpath.ParseItem("/" + strings.TrimPrefix(s, "/")); err == nil && it.Kind == cfpath.Wildcard && it.Covers(wild) {
-			return true
-		}
-	}
-	return false
 }
 
 // refuse notes what is left stale, and the wildcard that would cover it.
@@ -198,7 +184,7 @@ func (d *Dispatcher) repeat(ctx context.Context, l *leader, r *run, now time.Tim
 	return false, 0, l.lease.PutInvalidation(ctx, r.inv)
 }
 
-// covered reports whether an accepted batch that has not completed surely covers an
+// covered reports whether a batch of the history surely covers an
 // entry, and was sent after whatever was sighted of it had drained.
 func covered(h *journal.History, e *inventory.Entry, margin time.Duration) bool {
 	sent, ok := h.PurgedAll(e)

@@ -78,7 +78,7 @@ func (d *Dispatcher) sending(ctx context.Context, l *leader, r *run, now time.Ti
 		r.queued = false // something was sighted under a wildcard: plan again
 		return 0, nil
 	case len(needless) > 0:
-		r.inv.Saved.Entries += d.save(r, needless)
+		r.inv.Saved.Entries += r.queue.entries(needless)
 		r.inv.Saved.Items += len(needless)
 		r.inv.Planned.Dropped += len(needless)
 		r.inv.Saved.Price = d.saved(r.inv)
@@ -86,14 +86,12 @@ func (d *Dispatcher) sending(ctx context.Context, l *leader, r *run, now time.Ti
 		return 0, l.lease.PutInvalidation(ctx, r.inv)
 	}
 	b := &journal.Batch{Sent: now, Repeat: !r.inv.Repeat.IsZero()}
-	entries := 0
 	for _, i := range places {
-		q := &r.queue.items[i]
-		b.Items = append(b.Items, q.item.String())
-		entries += int(q.entries)
-		b.Collateral += r.allowed[q.item.String()]
+		text := r.queue.items[i].item.String()
+		b.Items = append(b.Items, text)
+		b.Collateral += r.allowed[text]
 	}
-	if wait, err := d.reserve(ctx, l, r, b.Items, entries, now); err != nil || wait > 0 {
+	if wait, err := d.reserve(ctx, l, r, b.Items, r.queue.entries(places), now); err != nil || wait > 0 {
 		return wait, err
 	}
 	if err := d.saveBatch(ctx, l, r, b); err != nil {
@@ -101,15 +99,6 @@ func (d *Dispatcher) sending(ctx context.Context, l *leader, r *run, now time.Ti
 	}
 	r.queue.remove(places)
 	return 0, nil
-}
-
-// save counts the entries of items in the queue.
-func (d *Dispatcher) save(r *run, places []int) int {
-	n := 0
-	for _, i := range places {
-		n += int(r.queue.items[i].entries)
-	}
-	return n
 }
 
 // saveBatch writes a batch that was paid for.
@@ -244,10 +233,9 @@ func (d *Dispatcher) choose(ctx context.Context, l *leader, r *run, now time.Tim
 			room.wildcards = 0
 		}
 	}
-	size := r.inv.Options.Batch
 	t := throttle{float64(r.inv.Options.EntriesPerMinute)}
 	t.settle(l.windows, now)
-	places := r.queue.next(room, min(size, atOnce), t, l.windows.Entries)
+	places := r.queue.next(room, min(r.inv.Options.Batch, atOnce), t, l.windows.Entries)
 	places, others := l.withoutSaved(r, places)
 	if len(places) == 0 {
 		switch {
@@ -262,15 +250,7 @@ func (d *Dispatcher) choose(ctx context.Context, l *leader, r *run, now time.Tim
 		}
 		return nil, min(idle, max(time.Millisecond, t.wait(l.windows.Entries, float64(r.queue.items[0].entries)))), nil
 	}
-	var l0 load
-	for _, i := range places {
-		if r.queue.items[i].item.Kind == cfpath.Wildcard {
-			l0.wildcards++
-		} else {
-			l0.others++
-		}
-	}
-	wait, err := d.wait(ctx, now, l0, 1)
+	wait, err := d.wait(ctx, now, r.queue.loadAt(places), 1)
 	if err != nil || wait == 0 {
 		return places, 0, err
 	}
@@ -280,6 +260,9 @@ func (d *Dispatcher) choose(ctx context.Context, l *leader, r *run, now time.Tim
 // withoutSaved leaves out what was looked up and stands in a batch of another
 // invalidation that is about to be sent: it need not go out twice.
 func (l *leader) withoutSaved(r *run, places []int) (left []int, some bool) {
+	if r.inv.Fixed != nil { // a plan file is sent as it is
+		return places, false
+	}
 	saved := make(map[string]bool)
 	for _, other := range l.runs {
 		if other == r {
@@ -294,9 +277,6 @@ func (l *leader) withoutSaved(r *run, places []int) (left []int, some bool) {
 		}
 	}
 	if len(saved) == 0 {
-		return places, false
-	}
-	if r.inv.Fixed != nil {
 		return places, false
 	}
 	left = slices.DeleteFunc(places, func(i int) bool {

@@ -73,7 +73,7 @@ func (d *Dispatcher) sweep(ctx context.Context, l *leader, r *run, now time.Time
 		if history.Settles(rep.Path, rep.End, margin) || !d.concerns(r, rep) {
 			continue
 		}
-		if slices.ContainsFunc(r.inv.Refused, func(x journal.Refusal) bool { return x.Item == rep.Path }) {
+		if r.refused(rep.Path) {
 			continue // said to be uncovered; the end is Partial
 		}
 		if ripe := rep.End.Add(margin); !now.After(ripe) {
@@ -181,17 +181,20 @@ func (d *Dispatcher) reportForLost(ctx context.Context, l *leader, r *run, lost 
 		return nil
 	}
 	var reports []journal.Report
+	ends := make(map[string]time.Time, len(r.reports)) // by path, of what recorders reported themselves
+	for _, rep := range r.reports {
+		if rep.End.After(ends[rep.Path]) {
+			ends[rep.Path] = rep.End
+		}
+	}
 	for e, err := range d.journal.Store().Scan(ctx, d.journal.Distribution(), store.Range{Now: now}) {
 		if err != nil {
 			return err
 		}
-		sent, ok := history.PurgedAll(&e)
-		settled := ok && sent.After(e.Last.Add(margin)) ||
-			!e.Folded && namedSince(history, e.Path, e.Last.Add(margin))
-		reported := slices.ContainsFunc(r.reports, func(rep journal.Report) bool {
-			return rep.Path == e.Path && !rep.End.Before(e.Last)
-		})
-		if r.sel.Selects(&e, r.inv.Cut) && !settled && !reported {
+		if end, ok := ends[e.Path]; !r.sel.Selects(&e, r.inv.Cut) || ok && !end.Before(e.Last) {
+			continue
+		}
+		if !covered(history, &e, margin) && (e.Folded || !namedSince(history, e.Path, e.Last.Add(margin))) {
 			reports = append(reports, journal.Report{Invalidation: r.inv.Number,
 				Path: e.Path, Start: e.Last, End: e.Last, Tags: e.Tags})
 		}

@@ -252,26 +252,12 @@ func (c *computation) plan(chosen point) *Plan {
 	}
 
 	t := &p.Totals
-	for i := range p.Items {
-		switch p.Items[i].Item.Kind {
-		case cfpath.Path:
-			t.Paths++
-		case cfpath.Wildcard:
-			t.Wildcards++
-		case cfpath.Tag:
-			t.Tags++
-		}
-	}
-	t.Items = len(p.Items)
-	t.Price = c.opts.Price.Of(t.Items)
-	t.Seconds = c.opts.Limits.Seconds(t.Paths+t.Tags, t.Wildcards)
+	t.Send(p.Items, c.opts.Price, c.opts.Limits)
 
 	alternative := func(name string, others, wildcards, collateral int) {
-		p.Alternatives = append(p.Alternatives, Alternative{name, others + wildcards, collateral,
-			c.opts.Price.Of(others + wildcards), c.opts.Limits.Seconds(others, wildcards)})
+		p.Alternatives = append(p.Alternatives, alternative(name, others, wildcards, collateral, c.opts.Price, c.opts.Limits))
 	}
-	alternative(EveryPath, t.Selected, 0, 0)
-	alternative(Everything, 0, 1, t.Entries-t.Selected)
+	p.Alternatives = t.Naive(c.opts.Price, c.opts.Limits)
 	if !c.opts.Exact && !c.opts.Wildcards {
 		others, wildcards := 0, 0
 		for _, list := range [...][]Item{p.Items[:names], c.tree.items} {

@@ -236,6 +236,33 @@ type Totals struct {
 	Seconds    float64 `json:"seconds"`    // to send all and to see it completed
 }
 
+// Send counts items by their kinds, with what they cost and how long they take.
+func (t *Totals) Send(items []Item, price PriceModel, limits Limits) {
+	t.Items, t.Paths, t.Wildcards, t.Tags = len(items), 0, 0, 0
+	for i := range items {
+		switch items[i].Item.Kind {
+		case cfpath.Path:
+			t.Paths++
+		case cfpath.Wildcard:
+			t.Wildcards++
+		case cfpath.Tag:
+			t.Tags++
+		}
+	}
+	t.Price, t.Seconds = price.Of(t.Items), limits.Seconds(t.Paths+t.Tags, t.Wildcards)
+}
+
+// Naive are the two ways that need no inventory in order: every selected path by
+// itself, and everything.
+func (t *Totals) Naive(price PriceModel, limits Limits) []Alternative {
+	return []Alternative{alternative(EveryPath, t.Selected, 0, 0, price, limits),
+		alternative(Everything, 0, 1, t.Entries-t.Selected, price, limits)}
+}
+
+func alternative(name string, others, wildcards, collateral int, price PriceModel, limits Limits) Alternative {
+	return Alternative{name, others + wildcards, collateral, price.Of(others + wildcards), limits.Seconds(others, wildcards)}
+}
+
 // Uncovered is a selected entry that no item of the plan reaches.
 type Uncovered struct {
 	Path   string `json:"path"`
