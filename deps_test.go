@@ -54,6 +54,7 @@ var owners = map[string][]string{
 	"github.com/goccy/go-yaml": {"./internal/config", "./simulator"},
 	"github.com/spf13":         {"./cmd/cftrack", "./internal/config"},
 	"github.com/schollz":       {"./cmd/cftrack"},
+	"github.com/rivo/uniseg":   {"./cmd/cftrack"},
 	"golang.org/x/term":        {"./cmd/cftrack"},
 	"pgregory.net/rapid":       {"./store/storetest"},
 }

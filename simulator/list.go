@@ -192,24 +192,31 @@ func policyTypes(q url.Values) (managed, custom bool, err error) {
 	}
 }
 
-func (s *Simulator) listCachePolicies(q url.Values) (reply, error) {
-	managed, custom, err := policyTypes(q)
+// policyPage is the part that a request asks for of the policies of a kind.
+func policyPage[P, S any](q url.Values, managed, custom []P, describe func(kind string, p *P) S, id func(S) string) (page[S], error) {
+	withManaged, withCustom, err := policyTypes(q)
 	if err != nil {
-		return reply{}, err
+		return page[S]{}, err
 	}
-	var all []policySummaryXML
-	add := func(kind string, policies []CachePolicy) {
+	var all []S
+	add := func(kind string, policies []P) {
 		for i := range policies {
-			all = append(all, policySummaryXML{kind, describePolicy(&policies[i], formatTime(s.born))})
+			all = append(all, describe(kind, &policies[i]))
 		}
 	}
-	if managed {
-		add("managed", ManagedCachePolicies())
+	if withManaged {
+		add("managed", managed)
 	}
-	if custom {
-		add("custom", s.config.CachePolicies)
+	if withCustom {
+		add("custom", custom)
 	}
-	p, err := paged(q, all, func(v policySummaryXML) string { return v.Policy.ID })
+	return paged(q, all, id)
+}
+
+func (s *Simulator) listCachePolicies(q url.Values) (reply, error) {
+	p, err := policyPage(q, ManagedCachePolicies(), s.config.CachePolicies, func(kind string, p *CachePolicy) policySummaryXML {
+		return policySummaryXML{kind, describePolicy(p, formatTime(s.born))}
+	}, func(v policySummaryXML) string { return v.Policy.ID })
 	if err != nil {
 		return reply{}, err
 	}
@@ -221,23 +228,9 @@ func (s *Simulator) listCachePolicies(q url.Values) (reply, error) {
 }
 
 func (s *Simulator) listRequestPolicies(q url.Values) (reply, error) {
-	managed, custom, err := policyTypes(q)
-	if err != nil {
-		return reply{}, err
-	}
-	var all []requestPolicySummaryXML
-	add := func(kind string, policies []OriginRequestPolicy) {
-		for i := range policies {
-			all = append(all, requestPolicySummaryXML{kind, describeRequestPolicy(&policies[i], formatTime(s.born))})
-		}
-	}
-	if managed {
-		add("managed", ManagedOriginRequestPolicies())
-	}
-	if custom {
-		add("custom", s.config.OriginRequestPolicies)
-	}
-	p, err := paged(q, all, func(v requestPolicySummaryXML) string { return v.Policy.ID })
+	p, err := policyPage(q, ManagedOriginRequestPolicies(), s.config.OriginRequestPolicies, func(kind string, p *OriginRequestPolicy) requestPolicySummaryXML {
+		return requestPolicySummaryXML{kind, describeRequestPolicy(p, formatTime(s.born))}
+	}, func(v requestPolicySummaryXML) string { return v.Policy.ID })
 	if err != nil {
 		return reply{}, err
 	}

@@ -165,14 +165,3 @@ func wantsJSON(args []string, env map[string]string) bool {
 	}
 	return want == "json"
 }
-
-// printable shows text from outside without what would move the cursor of a
-// terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\n' && r != '\t' || r >= 0x7f && r < 0xa0 {
-			return '?'
-		}
-		return r
-	}, s)
-}

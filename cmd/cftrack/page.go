@@ -9,6 +9,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/rivo/uniseg"
 )
 
 // A page writes text for people within the width of a style.
@@ -48,8 +50,15 @@ func (p *page) block(indent int, lead, text string, paint func(string) string) {
 
 // visible is a text from outside with what would move a terminal's cursor, or turn
 // what it shows around, written as an escape.
-func visible(s string) string {
-	if strings.IndexFunc(s, hidden) < 0 && utf8.ValidString(s) {
+func visible(s string) string { return escaped(s, hidden) }
+
+// printable is visible for text that has lines and tabs of its own.
+func printable(s string) string {
+	return escaped(s, func(r rune) bool { return r != '\n' && r != '\t' && hidden(r) })
+}
+
+func escaped(s string, hide func(rune) bool) string {
+	if strings.IndexFunc(s, hide) < 0 && utf8.ValidString(s) {
 		return s
 	}
 	var b strings.Builder
@@ -58,7 +67,7 @@ func visible(s string) string {
 		switch {
 		case r == utf8.RuneError && n == 1:
 			fmt.Fprintf(&b, `\x%02x`, s[0])
-		case !hidden(r):
+		case !hide(r):
 			b.WriteRune(r)
 		case r < 0x100:
 			fmt.Fprintf(&b, `\x%02x`, r)
@@ -77,39 +86,18 @@ func hidden(r rune) bool {
 }
 
 // columns is how many columns of a terminal a visible text fills.
-func columns(s string) int {
-	n := 0
-	for _, r := range s {
-		n += wide(r)
-	}
-	return n
-}
-
-// wide is how many columns a character fills: none if it is put upon another, two
-// in the scripts that have square ones
-// (https://www.unicode.org/reports/tr11/).
-func wide(r rune) int {
-	switch {
-	case r < 0x300:
-		return 1
-	case unicode.In(r, unicode.Mn, unicode.Me):
-		return 0
-	case r >= 0x1100 && (r <= 0x115f || r >= 0x2e80 && r <= 0xa4cf && r != 0x303f || r >= 0xac00 && r <= 0xd7a3 ||
-		r >= 0xf900 && r <= 0xfaff || r >= 0xfe30 && r <= 0xfe6f || r >= 0xff00 && r <= 0xff60 || r >= 0xffe0 && r <= 0xffe6 ||
-		r >= 0x1f300 && r <= 0x1faff || r >= 0x20000 && r <= 0x3fffd):
-		return 2
-	}
-	return 1
-}
+func columns(s string) int { return uniseg.StringWidth(s) }
 
 // take cuts off the longest beginning of s that fills no more than so many columns,
-// but at least a character.
+// but at least a character as people count them.
 func take(s string, most int) (head, rest string) {
-	n := 0
-	for i, r := range s {
-		if n += wide(r); n > most && i > 0 {
-			return s[:i], s[i:]
+	n, state := 0, -1
+	for rest = s; rest != ""; {
+		_, after, width, next := uniseg.FirstGraphemeClusterInString(rest, state)
+		if n += width; n > most && len(rest) < len(s) {
+			return s[:len(s)-len(rest)], rest
 		}
+		rest, state = after, next
 	}
 	return s, ""
 }

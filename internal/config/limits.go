@@ -4,6 +4,7 @@
 package config
 
 import (
+	"cmp"
 	"math"
 	"strconv"
 
@@ -15,27 +16,20 @@ import (
 // LimitsOf returns the limits for a distribution, which may be nil: what it says
 // counts before what the file says for all.
 func (f *File) LimitsOf(d *Distribution) plan.Limits {
-	l := f.Limits
+	all := f.Limits
 	if d == nil {
-		return l
+		return all
 	}
-	over := func(v *float64, by float64) {
-		if by != 0 {
-			*v = by
-		}
+	own := d.Limits
+	return plan.Limits{
+		ItemsPerSecond:      cmp.Or(own.ItemsPerSecond, all.ItemsPerSecond),
+		WildcardsPerSecond:  cmp.Or(own.WildcardsPerSecond, all.WildcardsPerSecond),
+		CallsPerSecond:      cmp.Or(own.CallsPerSecond, all.CallsPerSecond),
+		Burst:               cmp.Or(own.Burst, all.Burst),
+		CompletionSeconds:   cmp.Or(own.CompletionSeconds, all.CompletionSeconds),
+		ItemsInProgress:     cmp.Or(own.ItemsInProgress, all.ItemsInProgress),
+		WildcardsInProgress: cmp.Or(own.WildcardsInProgress, all.WildcardsInProgress),
 	}
-	over(&l.ItemsPerSecond, d.Limits.ItemsPerSecond)
-	over(&l.WildcardsPerSecond, d.Limits.WildcardsPerSecond)
-	over(&l.CallsPerSecond, d.Limits.CallsPerSecond)
-	over(&l.Burst, d.Limits.Burst)
-	over(&l.CompletionSeconds, d.Limits.CompletionSeconds)
-	if d.Limits.ItemsInProgress != 0 {
-		l.ItemsInProgress = d.Limits.ItemsInProgress
-	}
-	if d.Limits.WildcardsInProgress != 0 {
-		l.WildcardsInProgress = d.Limits.WildcardsInProgress
-	}
-	return l
 }
 
 // BudgetOf returns the budget of the account that a distribution belongs to: the
