@@ -261,8 +261,8 @@ func (w *world) excused(o *observation, res *response, inv *journal.Invalidation
 // mayBeBehind reports whether an invalidation was right to end without a session:
 // it was lost then, or not there yet.
 func (w *world) mayBeBehind(o *observation, id string, inv *journal.Invalidation) bool {
-	i := slices.IndexFunc(o.journal.Sessions, func(s *journal.Session) bool { return s.ID == id })
-	return i < 0 || o.journal.Sessions[i].Opened.Add(time.Second).After(inv.Ended) || w.g.lapsed(id, inv.Opened, inv.Ended.Add(5*time.Second))
+	there := slices.ContainsFunc(o.journal.Sessions, func(s *journal.Session) bool { return s.ID == id })
+	return !there || w.g.arrived(id).Add(time.Second).After(inv.Ended) || w.g.lapsed(id, inv.Opened, inv.Ended.Add(5*time.Second))
 }
 
 // compare holds what is gone since the last look against what was selected.

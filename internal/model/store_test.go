@@ -36,7 +36,8 @@ type ground struct {
 	since  map[string]time.Time // when a path came to be listed
 	lossAt time.Time            // the last loss
 	last   map[string]*journal.Session
-	lapses map[string][]lapse // of each session
+	lapses map[string][]lapse   // of each session
+	came   map[string]time.Time // when a session was first seen here
 }
 
 // A lapse is a stretch of time in which a session was lost, and came back.
@@ -44,7 +45,7 @@ type lapse struct{ from, until time.Time }
 
 func newGround(offset time.Duration) *ground {
 	return &ground{offset: offset, st: memstore.New(), since: make(map[string]time.Time),
-		last: make(map[string]*journal.Session), lapses: make(map[string][]lapse)}
+		last: make(map[string]*journal.Session), lapses: make(map[string][]lapse), came: make(map[string]time.Time)}
 }
 
 var _ store.Store = (*ground)(nil)
@@ -155,7 +156,18 @@ func (g *ground) renewed(p store.Put) {
 	if was := g.last[p.Key]; was != nil && was.Lost(g.now()) {
 		g.lapses[s.ID] = append(g.lapses[s.ID], lapse{was.Renewed.Add(was.Lease), g.now()})
 	}
+	if _, known := g.came[s.ID]; !known {
+		g.came[s.ID] = g.now()
+	}
 	g.last[p.Key] = s
+}
+
+// arrived is when a session reached the store, which may be well after its recorder
+// began to open it.
+func (g *ground) arrived(id string) time.Time {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.came[id]
 }
 
 // lapsed reports whether a session was lost at some time from until.
