@@ -70,6 +70,7 @@ func (w *world) look(when string) {
 		return
 	}
 	judges := w.judges(o)
+	removed := w.removals(o)
 	next := make(map[string]seen)
 	for edge := range w.sim.Edges() {
 		for _, obj := range w.sim.Objects(edge) {
@@ -79,6 +80,12 @@ func (w *world) look(when string) {
 			}
 			key := fmt.Sprint(edge, " ", obj.Path, " ", res.id)
 			next[key] = seen{res, obj.Expires}
+			for _, v := range removed {
+				if v.reaches(res) {
+					w.fault("%s: edge %d serves %s (response %d), which %s has removed: it was there %v before it was sent",
+						when, edge, res.path, res.id, v.reference, v.created.Sub(res.end))
+				}
+			}
 			w.mu.Lock()
 			claimed, given := w.claims[res.path]
 			given = given && res.end.Before(claimed.Add(10*time.Second)) || res.given
@@ -311,7 +318,10 @@ func (w *world) selectedByAny(o *observation, res *response) bool {
 	}
 	e := inventory.Entry{Path: res.path, Tags: tags, Last: res.end.Add(w.g.offset), Expires: inventory.Never}
 	for _, inv := range o.journal.Invalidations {
-		if c, err := inv.Selector.Compile(); err == nil && c.Selects(&e, inv.Cut) {
+		if inv.Batches == 0 {
+			continue // it has removed nothing
+		}
+		if c, err := inv.Selector.Compile(); err == nil && c.Selects(&e, inv.Cut) || w.collateral(inv)[res.path] {
 			return true
 		}
 	}
@@ -349,7 +359,9 @@ func (w *world) judgeBatch(b *journal.Batch, inv *journal.Invalidation, present 
 	}
 	w.mu.Lock()
 	w.present[b.Reference] = listed
+	w.followUps[b.Reference] = w.followUps[b.Reference] || b.FollowUp
 	w.mu.Unlock()
+	named := w.collateral(inv)
 	for _, text := range b.Items {
 		if b.FollowUp {
 			continue // what lies under an item is followed up, whatever its tags are by now
@@ -361,7 +373,7 @@ func (w *world) judgeBatch(b *journal.Batch, inv *journal.Invalidation, present 
 		}
 		for i := range present {
 			e := &present[i]
-			if it.Matches(e.Path) && !c.Selects(e, inv.Cut) && w.g.since[e.Path].Before(looked) {
+			if it.Matches(e.Path) && !c.Selects(e, inv.Cut) && w.g.since[e.Path].Before(looked) && !named[e.Path] {
 				w.fault("%s reaches %s, which %s does not select (listed for %v)", text, e.Path, inv.Selector, time.Since(w.g.since[e.Path]))
 			}
 		}

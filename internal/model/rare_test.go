@@ -66,3 +66,25 @@ func TestFollowUpsAreRare(t *testing.T) {
 		t.Errorf("without settling only %.2f %% are sent again", 100*share)
 	}
 }
+
+// drawn is how many of the first histories are counted.
+const drawn = 300
+
+// What is drawn is not there until it has come to pass: how often it did in the first
+// histories must not fall to little.
+func TestHistoriesHoldWhatTheySay(t *testing.T) {
+	counts := make(map[string]int)
+	for seed := range uint64(drawn) {
+		for what, n := range hold(t, Draw(seed+1)).counts {
+			counts[what] += n
+		}
+	}
+	for what, least := range map[string]int{
+		"plan file sent": 30, "plan file sent late": 15, "plan file refused: plan-differs": 15,
+	} {
+		if counts[what] < least {
+			t.Errorf("%s: %d times, of at least %d", what, counts[what], least)
+		}
+	}
+	t.Log(counts)
+}

@@ -63,6 +63,8 @@ const (
 	Empty      Kind = "empty"      // the store loses everything
 	Import     Kind = "import"     // the logs so far
 	Purge      Kind = "purge"      // Purger Who invalidates Selector
+	Plan       Kind = "plan"       // Purger Who makes plan file Text of Selector
+	Send       Kind = "send"       // Purger Who sends plan file Text
 	KillPurger Kind = "killpurger" // Who, at its Ops-th call from now
 	StopPurger Kind = "stoppurger" // Who sleeps For, from its Ops-th call on
 	Purger     Kind = "purger"     // Who begins to look after what is open
@@ -88,6 +90,7 @@ type Step struct {
 	Exact    bool          `json:",omitempty"`
 	Assume   bool          `json:",omitempty"`
 	Batch    int           `json:",omitempty"` // items a batch
+	Budget   string        `json:",omitempty"` // of collateral, of a plan file
 }
 
 func (s Step) String() string {
@@ -105,9 +108,9 @@ func (s Step) String() string {
 		if s.Text != "" {
 			b.WriteString(", handler says " + s.Text)
 		}
-	case Purge:
-		fmt.Fprintf(&b, "purger %d: %s now=%v settle=%v exact=%v assume=%v batch=%d",
-			s.Who, s.Selector, s.Now, s.Settle, s.Exact, s.Assume, s.Batch)
+	case Purge, Plan:
+		fmt.Fprintf(&b, "purger %d: %s now=%v settle=%v exact=%v assume=%v batch=%d %s%s",
+			s.Who, s.Selector, s.Now, s.Settle, s.Exact, s.Assume, s.Batch, s.Budget, s.Text)
 	default:
 		fmt.Fprintf(&b, "who %d page %d ops %d for %v %s", s.Who, s.Page, s.Ops, s.For, s.Text)
 	}
@@ -193,11 +196,10 @@ func Draw(seed uint64) *Script {
 			at = cuts[i-1] + r.between(0, 3*time.Second) // overlapping
 			cuts[i] = at
 		}
-		s.purge(r, at)
+		p := s.purge(r, at)
 		if r.chance(15) { // the same once more, by somebody else
-			again := s.Steps[len(s.Steps)-1]
-			again.Who, again.At = r.IntN(s.Purgers), again.At+r.between(0, 10*time.Second)
-			s.Steps = append(s.Steps, again)
+			p.Who, p.At = r.IntN(s.Purgers), p.At+r.between(0, 10*time.Second)
+			s.Steps = append(s.Steps, p)
 		}
 	}
 	for range 5 + r.IntN(40) {
@@ -278,7 +280,9 @@ func (s *Script) get(r drawer, cuts []time.Duration, length time.Duration) {
 	}
 }
 
-func (s *Script) purge(r drawer, at time.Duration) {
+// purge draws somebody's purge at an instant, or plan file that is sent then, and
+// returns its last step.
+func (s *Script) purge(r drawer, at time.Duration) Step {
 	p := Step{At: at, Do: Purge, Who: r.IntN(s.Purgers)}
 	sel := &p.Selector
 	switch r.IntN(10) {
@@ -312,10 +316,19 @@ func (s *Script) purge(r drawer, at time.Duration) {
 	p.Exact = r.chance(15)
 	p.Assume = r.chance(25)
 	p.Batch = pick(r, 0, 0, 0, 1, 2)
+	if r.chance(20) {
+		made := p
+		made.Do, made.Text, made.Budget = Plan, fmt.Sprint("file ", len(s.Steps)), pick(r, "", "1", "3", "100%")
+		made.Who, made.At = r.IntN(s.Purgers), max(0, at-pick(r, 100*time.Millisecond, r.between(0, time.Minute)))
+		made.Assume = made.Assume || r.chance(50)
+		s.Steps = append(s.Steps, made)
+		p = Step{At: at, Do: Send, Who: p.Who, Now: p.Now, Settle: p.Settle, Text: made.Text}
+	}
 	s.Steps = append(s.Steps, p)
 	if r.chance(5) {
 		s.Steps = append(s.Steps, Step{At: at + r.between(0, 10*time.Second), Do: Cancel})
 	}
+	return p
 }
 
 func (s *Script) recorderTrouble(r drawer, at time.Duration) {

@@ -94,6 +94,10 @@ type world struct {
 	skyRand   *rand.Rand
 	last      map[string]seen                 // what the edges held at the last look
 	present   map[string]map[string]time.Time // at the saving of each batch: since when
+	files     map[string][]byte               // plan files, by the name that the script gives them
+	fixed     map[string]*dispatch.PlanFile   // and by hash
+	followUps map[string]bool                 // batches that are such; one that is found again does not say so
+	counts    map[string]int                  // how often what is rare came to pass
 	losses    bool                            // the store lost data
 	final     journal.Knowledge
 	listed    map[string]inventory.Entry // in the end
@@ -107,8 +111,9 @@ func Run(t *testing.T, s *Script) (faults, events []string) {
 
 func run(t *testing.T, s *Script) *world {
 	w := &world{script: s, opened: make(map[string]time.Time), claims: make(map[string]time.Time),
-		present: make(map[string]map[string]time.Time),
-		last:    make(map[string]seen), skyRand: rand.New(rand.NewPCG(s.Seed, 3))}
+		present: make(map[string]map[string]time.Time), files: make(map[string][]byte), fixed: make(map[string]*dispatch.PlanFile),
+		followUps: make(map[string]bool), counts: make(map[string]int),
+		last: make(map[string]seen), skyRand: rand.New(rand.NewPCG(s.Seed, 3))}
 	synctest.Test(t, func(t *testing.T) {
 		w.t = t
 		w.play()
@@ -185,6 +190,12 @@ func (w *world) say(format string, args ...any) {
 		return // it goes round in circles, and link.call notices
 	}
 	w.events = append(w.events, fmt.Sprintf("%9.3f  ", time.Since(w.base).Seconds())+fmt.Sprintf(format, args...))
+}
+
+func (w *world) count(what string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.counts[what]++
 }
 
 func (w *world) fault(format string, args ...any) {
@@ -294,7 +305,7 @@ func (w *world) do(st *Step) {
 		}
 	case Back, Empty:
 		w.lose(st)
-	case Purge, KillPurger, StopPurger, Purger, Cancel:
+	case Purge, Plan, Send, KillPurger, StopPurger, Purger, Cancel:
 		w.doPurger(st)
 		return
 	default:
@@ -403,11 +414,19 @@ func (w *world) runningAt(p *process) int {
 
 func (w *world) doPurger(st *Step) {
 	switch st.Do {
-	case Purge:
+	case Purge, Plan, Send:
 		p := w.startPurger(st.Who)
 		p.busy.Add(1)
 		defer p.busy.Done()
-		w.purge(p, st)
+		defer w.recovered(p)
+		switch st.Do {
+		case Plan:
+			w.makePlan(p, st)
+		case Send:
+			w.sendPlan(p, st)
+		default:
+			w.purge(p, st, request(st))
+		}
 		return
 	case Cancel:
 		p := w.startPurger(0)
@@ -440,14 +459,15 @@ func (w *world) doPurger(st *Step) {
 	}
 }
 
-func (w *world) purge(p *process, st *Step) {
-	defer w.recovered(p)
+func request(st *Step) dispatch.Request {
+	return dispatch.Request{Selector: st.Selector, Now: st.Now, Settle: st.Settle, Exact: st.Exact, AssumeComplete: st.Assume, Batch: st.Batch}
+}
+
+func (w *world) purge(p *process, st *Step, r dispatch.Request) {
 	asked := time.Now()
-	inv, err := p.purger.Open(p.ctx, dispatch.Request{
-		Selector: st.Selector, Now: st.Now, Settle: st.Settle, Exact: st.Exact, AssumeComplete: st.Assume, Batch: st.Batch,
-	})
+	inv, err := p.purger.Open(p.ctx, r)
 	if err != nil {
-		w.say("%s could not open %s: %v", p.name, st.Selector, err)
+		w.say("%s could not do %s: %v", p.name, st, err)
 		return
 	}
 	w.mu.Lock()
@@ -741,6 +761,7 @@ func (w *world) conclude() {
 	o := w.observe()
 	w.final, w.listed = o.journal, o.entries
 	w.judgeBills()
+	w.judgePlanFiles()
 	w.judgeQuota()
 }
 

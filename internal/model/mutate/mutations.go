@@ -86,4 +86,37 @@ var mutations = []mutation{
 		`	case false && !clean:
 		r.queued = false`,
 	}}},
+	{"file-missed", "a plan file is sent though it misses something", []edit{{
+		"dispatch/fixed.go",
+		`return r.Missed.Count+r.Hit.Count+r.Beyond.Count > 0`,
+		`return r.Hit.Count+r.Beyond.Count > 0`,
+	}}},
+	{"file-hit", "a plan file is sent though it hits something else", []edit{{
+		"dispatch/fixed.go",
+		`return r.Missed.Count+r.Hit.Count+r.Beyond.Count > 0`,
+		`return r.Missed.Count+r.Beyond.Count > 0`,
+	}}},
+	{"file-late", "what a plan file hits between two batches is sent all the same", []edit{{
+		"dispatch/fixed.go",
+		`	if len(r.batches) == 0 {
+		return d.stop(`,
+		`	if len(r.batches) != 0 {
+		return nil
+	} else {
+		return d.stop(`,
+	}, {
+		"dispatch/send.go",
+		`	case !clean:`,
+		`	case !clean && r.inv.Fixed == nil:`,
+	}}},
+	{"file-needless", "what is gone by now is left out of a plan file", []edit{{
+		"dispatch/send.go",
+		`	exact := l.purges-r.purges != r.others && inv.Fixed == nil // a plan file is sent as it is`,
+		`	exact := true`,
+	}}},
+	{"completed", "what CloudFront has accepted counts as completed", []edit{{
+		"dispatch/look.go",
+		`at = b.Accepted.Add(d.opts.FirstLook)`,
+		`b.State = journal.BatchDone; return`,
+	}}},
 }
