@@ -566,7 +566,7 @@ func (s *forgetful) Commit(ctx context.Context, d string, t store.Transaction) (
 
 // The answer to each write in turn is lost: what was written counts all the same.
 func TestWritesWhoseAnswerIsLost(t *testing.T) {
-	for n := int64(1); n <= 12; n++ {
+	for n, whole := int64(1), false; !whole; n++ {
 		inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
 			w.record("/a", "/b", "/c", "/d", "/e")
 			r := pattern("/a", "/b", "/c", "/d")
@@ -589,6 +589,9 @@ func TestWritesWhoseAnswerIsLost(t *testing.T) {
 			want(t, fmt.Sprintf("write %d: billed", n), all, []string{"/a", "/b", "/c", "/d"})
 			if len(rep.Batches) != len(w.sent()) {
 				t.Errorf("write %d: %d batches for %d calls", n, len(rep.Batches), len(w.sent()))
+			}
+			if whole = st.at.Load() > 0; whole && n < 20 {
+				t.Errorf("only %d writes", n)
 			}
 		})
 	}
@@ -1053,6 +1056,9 @@ func TestADeadRecorderIsSpokenForOnce(t *testing.T) {
 		}
 		if unread, err := j.Unread(t.Context()); err != nil || len(unread) != 0 {
 			t.Errorf("there are reports that nobody read: %v, %v; so it never ends", unread, err)
+		}
+		if reports, err := j.Reports(t.Context(), 1); err != nil || len(reports) != 2 {
+			t.Errorf("reported by the first dispatcher and the import, and now %d times: %v", len(reports), err)
 		}
 	})
 }

@@ -6,6 +6,7 @@ package dispatch
 import (
 	"math"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/cf-invalidation-tracker/cftrack/cfpath"
 	"github.com/cf-invalidation-tracker/cftrack/journal"
 	"github.com/cf-invalidation-tracker/cftrack/plan"
+	"github.com/cf-invalidation-tracker/cftrack/store/memstore"
 )
 
 var t0 = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -251,5 +253,34 @@ func TestWindows(t *testing.T) {
 	free.narrow(&w.Items, math.MaxInt, 500, t0)
 	if got := free.windows(w).others; got != 500 {
 		t.Errorf("CloudFront has a limit after all: %d", got)
+	}
+}
+
+// One dispatcher may drive in several goroutines, and one that lost its lease may
+// still be at its last call: they share the account's tokens. The race detector is
+// the judge of how.
+func TestThePurseIsForOneAtATime(t *testing.T) {
+	st := memstore.New()
+	defer st.Close()
+	d := New(st, "E1", nil, &Options{Limits: plan.Limits{CallsPerSecond: 1e9}})
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			now := t0
+			for taken := 0; taken < 50; {
+				wait, err := d.take(t.Context(), now, load{}, 1, func(a *journal.Account) { a.Sent++ })
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if now = now.Add(wait); wait == 0 {
+					taken++
+				}
+			}
+		})
+	}
+	all.Wait()
+	if a, err := d.journal.ReadAccount(t.Context(), d.opts.Account); err != nil || a.Sent != 400 {
+		t.Errorf("%+v, %v", a, err)
 	}
 }

@@ -16,6 +16,10 @@ import (
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html
 const apart = 5 * time.Minute
 
+// listedTries is how often a list is read again that names what then cannot be
+// read: reading may lag behind writing, and it may be what is looked for.
+const listedTries = 3
+
 // began notes that this dispatcher opened an invalidation, so that nothing of it
 // can be at CloudFront that the journal lost.
 func (d *Dispatcher) began(id string) {
@@ -66,8 +70,8 @@ func (d *Dispatcher) recover(ctx context.Context, l *leader, r *run, now time.Ti
 			d.opts.Logger.Warn("cannot look for what was sent and forgotten", "invalidation", r.inv.ID, "err", err)
 			r.inherited, l.looks.denied = false, true
 			return 0, nil
-		case err != nil && kind(err) == NoInvalidation:
-			continue // gone between listing and reading
+		case err != nil && kind(err) == NoInvalidation && r.tries >= listedTries:
+			continue // it is gone
 		case err != nil:
 			return r.off(now, err, d.opts.Random()), nil
 		}

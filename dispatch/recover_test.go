@@ -7,8 +7,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -127,6 +129,15 @@ func TestForgottenBatchesAreFound(t *testing.T) {
 				return simulator.Throttling()
 			}
 		}(),
+		"after it listed what it did not know yet": func() fault {
+			var asked atomic.Int64
+			return func(op string, _ []string) *simulator.Fault {
+				if op == simulator.GetInvalidation && asked.Add(1) <= 2 {
+					return &simulator.Fault{Status: http.StatusNotFound, Code: "NoSuchInvalidation", Message: "The specified invalidation does not exist."}
+				}
+				return nil
+			}
+		}(),
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
@@ -195,6 +206,30 @@ func TestNothingIsLookedForAtFirst(t *testing.T) {
 		w.invalidate(pattern("/a"))
 		if n := w.sim.Calls()[simulator.ListInvalidations]; n != 0 {
 			t.Errorf("%d calls of ListInvalidations", n)
+		}
+	})
+}
+
+// What is listed and cannot be had at all holds nothing up.
+func TestWhatIsListedAndGoneIsPassedOver(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		inv, err := w.dispatcher().Open(t.Context(), pattern("/a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.sim.Invalidate("/somebody/elses"); err != nil {
+			t.Fatal(err)
+		}
+		w.goWrong(func(op string, _ []string) *simulator.Fault {
+			if op == simulator.GetInvalidation && len(w.sim.Invalidations()) == 1 {
+				return &simulator.Fault{Status: http.StatusNotFound, Code: "NoSuchInvalidation", Message: "The specified invalidation does not exist."}
+			}
+			return nil
+		})
+		start := time.Now()
+		rep, err := w.dispatcher().Drive(t.Context(), inv.ID, dispatch.UntilDone, nil)
+		if took := time.Since(start); err != nil || rep.State != journal.Completed || took > time.Minute {
+			t.Errorf("%+v after %v, %v", rep, took, err)
 		}
 	})
 }

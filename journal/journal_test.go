@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/cf-invalidation-tracker/cftrack/inventory"
 	"github.com/cf-invalidation-tracker/cftrack/journal"
 	"github.com/cf-invalidation-tracker/cftrack/journal/journaltest"
+	"github.com/cf-invalidation-tracker/cftrack/selector"
 	"github.com/cf-invalidation-tracker/cftrack/store"
 	"github.com/cf-invalidation-tracker/cftrack/store/memstore"
 	"github.com/cf-invalidation-tracker/cftrack/store/storetest"
@@ -269,5 +271,74 @@ func TestAFoldedEntryIsPurgedAsAWhole(t *testing.T) {
 	}
 	if _, ok := h.PurgedAll(&inventory.Entry{Path: "/s"}); !ok {
 		t.Error("one path was not")
+	}
+}
+
+// tidied is a store in which somebody tidies up between two of the writes that
+// open an invalidation.
+type tidied struct {
+	store.Store
+	prefix string
+	done   bool
+}
+
+func (s *tidied) Commit(ctx context.Context, d string, t store.Transaction) (uint64, error) {
+	if !s.done && slices.ContainsFunc(t.Put, func(p store.Put) bool { return strings.HasPrefix(p.Key, "inv/") }) {
+		s.done = true
+		docs, err := s.List(ctx, d, s.prefix, "", 0)
+		if err != nil {
+			return 0, err
+		}
+		var gone store.Transaction
+		for _, doc := range docs {
+			gone.Delete = append(gone.Delete, doc.Key)
+		}
+		if _, err := s.Store.Commit(ctx, d, gone); err != nil {
+			return 0, err
+		}
+	}
+	return s.Store.Commit(ctx, d, t)
+}
+
+// What an invalidation refers to is there when it is, though a compaction took it
+// for what nobody needs.
+func TestPartsAreThereWithTheirInvalidation(t *testing.T) {
+	for _, prefix := range []string{"fix/", "sel/"} {
+		t.Run(prefix, func(t *testing.T) {
+			st := memstore.New()
+			defer st.Close()
+			j := journal.Open(&tidied{Store: st, prefix: prefix}, "E1")
+			inv := &journal.Invalidation{Selector: selector.Selector{Patterns: []string{"/a"}}, Cut: t0}
+			var err error
+			if prefix == "fix/" {
+				inv.Fixed = &journal.FixedPlan{Hash: "sha256:1", Cut: t0}
+				err = j.CreateFixed(t.Context(), inv, &journal.Fixed{Items: []string{"/a"}}, t0, "x")
+			} else {
+				for i := range 3000 {
+					inv.Selector.Patterns = append(inv.Selector.Patterns, fmt.Sprintf("/page/%04d", i))
+				}
+				err = j.Create(t.Context(), inv, t0, "x")
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			// As somebody else reads it.
+			j = journal.Open(st, "E1")
+			read, err := j.Invalidation(t.Context(), inv.ID)
+			if err == nil {
+				err = j.Load(t.Context(), read)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := read.Compile(); err != nil {
+				t.Error(err)
+			}
+			if read.Fixed != nil {
+				if f, err := j.Fixed(t.Context(), read.Fixed); err != nil || len(f.Items) != 1 {
+					t.Errorf("%+v, %v", f, err)
+				}
+			}
+		})
 	}
 }
