@@ -135,8 +135,8 @@ func (t *Tracker) sight(sh *shard, e *entry, path string, s *sighting) *entry {
 		return nil
 	}
 	rec := inventory.Record{Last: max(sh.milli(end, sh.skew), e.claim), Expires: never, Hits: 1}
-	if s.life < farFuture {
-		rec.Expires = rec.Last + (s.life + time.Millisecond - 1).Milliseconds()
+	if s.life < farFuture { // it begins when CloudFront has the last byte
+		rec.Expires = rec.Last + (s.life + t.opts.Margin + time.Millisecond - 1).Milliseconds()
 	}
 	switch {
 	case s.tags != nil:

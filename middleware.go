@@ -240,9 +240,6 @@ func (r *response) end(outer *http.Request, panicked bool) {
 		e.running--
 	}
 	if r.kept {
-		if r.life < farFuture {
-			r.life += t.opts.Margin // it begins when CloudFront has the last byte
-		}
 		e = t.sight(sh, e, r.path, &r.sighting)
 		if e != nil && r.learned {
 			e.verdict = r.cached

@@ -386,14 +386,14 @@ func TestCallsDuringARequest(t *testing.T) {
 	}{
 		{"Record", func(tr *cftrack.Tracker) http.HandlerFunc {
 			return func(_ http.ResponseWriter, r *http.Request) { _ = tr.Record(r.Context(), "/beside", time.Hour) }
-		}, map[string]time.Duration{"/own": 48*time.Hour + drain, "/beside": time.Hour}},
+		}, map[string]time.Duration{"/own": 48*time.Hour + drain, "/beside": time.Hour + drain}},
 		{"Record in a derived context", func(tr *cftrack.Tracker) http.HandlerFunc {
 			return func(_ http.ResponseWriter, r *http.Request) {
 				ctx, cancel := context.WithTimeout(r.Context(), time.Hour)
 				defer cancel()
 				_ = tr.Record(ctx, "/beside", time.Hour)
 			}
-		}, map[string]time.Duration{"/own": 48*time.Hour + drain, "/beside": time.Hour}},
+		}, map[string]time.Duration{"/own": 48*time.Hour + drain, "/beside": time.Hour + drain}},
 		{"Remove of its own path", func(tr *cftrack.Tracker) http.HandlerFunc {
 			return func(w http.ResponseWriter, r *http.Request) {
 				_ = tr.Remove(r.Context(), r.URL.Path)
@@ -530,7 +530,7 @@ func TestAContextThatOutlivesItsRequest(t *testing.T) {
 			t.Fatal(err)
 		}
 		pass(time.Second)
-		if e := s.live()["/later"]; !e.Expires.Equal(now.Add(time.Hour)) {
+		if e := s.live()["/later"]; !e.Expires.Equal(now.Add(time.Hour + drain)) {
 			t.Fatalf("%+v", e)
 		}
 	})
@@ -923,8 +923,8 @@ func TestOptionTTL(t *testing.T) {
 		s.record("/explicit", time.Minute)
 		pass(time.Second)
 		got := s.live()
-		for path, life := range map[string]time.Duration{"/kept": time.Hour + drain, "/unknown": time.Hour, "/explicit": time.Minute} {
-			if !got[path].Expires.Equal(now.Add(life)) {
+		for path, life := range map[string]time.Duration{"/kept": time.Hour, "/unknown": time.Hour, "/explicit": time.Minute} {
+			if !got[path].Expires.Equal(now.Add(life + drain)) {
 				t.Errorf("%s: %+v, want a life of %v", path, got[path], life)
 			}
 		}

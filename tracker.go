@@ -217,7 +217,8 @@ func Open(st store.Store, distribution string, opts *Options) (*Tracker, error) 
 //
 // With the context of a request that passes [Tracker.Middleware], the sighting
 // takes that request's times and is recorded when the request ends. Otherwise
-// the response is taken to have begun and ended now.
+// the response is taken to have begun and ended now. Its life counts from its end
+// and Options.Margin, as in [Tracker.Middleware].
 //
 // Record does not wait for the store. Its error is about the path (then an
 // *cfpath.Error), or is ErrFull or ErrClosed.

@@ -266,7 +266,7 @@ func TestFlushesEverySecond(t *testing.T) {
 		}
 		pass(time.Millisecond)
 		e, ok := s.live()["/a"]
-		if want := time.Now().Add(time.Hour - time.Second); !ok || !e.Expires.Equal(want) {
+		if want := time.Now().Add(time.Hour + drain - time.Second); !ok || !e.Expires.Equal(want) {
 			t.Fatalf("after a second: %+v, want it to expire at %v", e, want)
 		}
 	})
@@ -495,7 +495,7 @@ func TestStartsWhileTheStoreIsDown(t *testing.T) {
 			}
 			m[e.Path] = e
 		}
-		if e := m["/kept"]; !e.Last.Equal(start.Add(skewed)) || !e.Expires.Equal(start.Add(skewed+time.Hour)) {
+		if e := m["/kept"]; !e.Last.Equal(start.Add(skewed)) || !e.Expires.Equal(start.Add(skewed+time.Hour+drain)) {
 			t.Errorf("%+v; want store time, %v", e, start.Add(skewed))
 		}
 		if e := m["/forever"]; !e.Expires.Equal(inventory.Never) {
@@ -869,7 +869,7 @@ func TestSetTTLShortensOnly(t *testing.T) {
 		if d := m["/short"].Expires.Sub(now); d < time.Minute || d > time.Minute+5*time.Millisecond {
 			t.Errorf("/short ends in %v", d)
 		}
-		if d := m["/long"].Expires.Sub(now); d != time.Hour {
+		if d := m["/long"].Expires.Sub(now); d != time.Hour+drain {
 			t.Errorf("/long ends in %v", d)
 		}
 		if len(m) != 2 {
@@ -892,8 +892,8 @@ func TestRecord(t *testing.T) {
 		s.record("/until-purged", cftrack.UntilPurged)
 		pass(time.Second)
 		want := map[string]time.Time{
-			"/unknown": now.Add(longest), "/a%20b?page=2": now.Add(time.Minute),
-			"/url": now.Add(time.Minute), "/until-purged": inventory.Never,
+			"/unknown": now.Add(longest + drain), "/a%20b?page=2": now.Add(time.Minute + drain),
+			"/url": now.Add(time.Minute + drain), "/until-purged": inventory.Never,
 		}
 		got := s.live()
 		for path, at := range want {

@@ -21,6 +21,7 @@
 package accesslog
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -89,6 +90,9 @@ func formatNames() string {
 // response is taken to have lasted no longer.
 const Widen = 60 * time.Second
 
+// defaultMargin is that of whoever records responses as they end.
+const defaultMargin = 2 * time.Second
+
 // Options say how to read a log. The zero value is ready to use.
 type Options struct {
 	// Format of the lines; "" is found out from the content.
@@ -100,6 +104,10 @@ type Options struct {
 	// longest possible is until it is purged.
 	// What CloudFront would not keep is skipped all the same.
 	TTL time.Duration
+	// Margin is the longest time between the end of a line and the moment when
+	// CloudFront has the last byte: that is when a life begins to count. An expiry
+	// that a list states is past it already. Default 2 s; negative: none.
+	Margin time.Duration
 	// OriginPath is what CloudFront puts before the path on its way to this
 	// origin, such as "/production". It is taken off; other paths are skipped as
 	// "origin-path". It does not concern CloudFront's own logs and lists.
@@ -298,6 +306,7 @@ func NewReader(r io.Reader, name string, opts *Options) *Reader {
 	if rd.format, err = ParseFormat(string(rd.opts.Format)); err != nil {
 		rd.err = err
 	}
+	rd.opts.Margin = max(0, cmp.Or(rd.opts.Margin, defaultMargin))
 	rd.fields.reset()
 	rd.tagHeaders = tagHeaders(rd.opts.TagHeader)
 	rd.SetNow(rd.opts.Now)

@@ -206,8 +206,12 @@ func TestTimesAndLifetimes(t *testing.T) {
 			if !s.Start.Equal(tc.start) || !s.End.Equal(tc.end) {
 				t.Errorf("from %v to %v, want %v to %v", s.Start, s.End, tc.start, tc.end)
 			}
-			if got := s.Expires.Sub(s.End); got != tc.life {
-				t.Errorf("lifetime %v, want %v", got, tc.life)
+			life := tc.life + defaultMargin
+			if strings.HasPrefix(tc.name, "list: its own expiry") {
+				life = tc.life
+			}
+			if got := s.Expires.Sub(s.End); got != life {
+				t.Errorf("lifetime %v, want %v", got, life)
 			}
 			if l.StartAssumed != tc.assumedStart || l.LifetimeAssumed != tc.assumedLife {
 				t.Errorf("start assumed %v, lifetime assumed %v", l.StartAssumed, l.LifetimeAssumed)
@@ -219,6 +223,36 @@ func TestTimesAndLifetimes(t *testing.T) {
 func TestUntilPurged(t *testing.T) {
 	if l := one(t, combinedLine, &Options{TTL: math.MaxInt64}); !l.Sighting.Expires.Equal(inventory.Never) {
 		t.Errorf("expires %v", l.Sighting.Expires)
+	}
+}
+
+// A life begins when CloudFront has the last byte, which is up to a margin after
+// the server was done with it. Until its last moment the line counts.
+func TestLifeCountsFromTheMargin(t *testing.T) {
+	const hour, none = time.Hour, -1
+	cloudFrontLine := "#Fields: date time cs-uri-stem cs-uri-query\n2026-11-22\t18:13:06\t/a\t-\n"
+	unstated := strings.Replace(listLine, `"2026-11-23T18:13:06Z"`, `null`, 1)
+	for _, text := range []string{combinedLine, cftrackLine, caddyLine, cloudFrontLine, listLine, unstated} {
+		bare := one(t, text, &Options{TTL: hour, Margin: none}).Sighting
+		if got := bare.Expires.Sub(bare.End); got != hour {
+			t.Errorf("%.40q: without a margin the life is %v from the end", text, got)
+		}
+		for _, m := range []struct{ given, want time.Duration }{{0, 2 * time.Second}, {5 * time.Second, 5 * time.Second}} {
+			over := bare.Expires.Add(m.want)
+			for _, c := range []struct {
+				now   time.Time
+				lines int
+			}{{over.Add(-1), 1}, {over, 0}} {
+				outcomes, lines, _ := read(t, text, &Options{TTL: hour, Margin: m.given, Now: c.now})
+				if len(lines) != c.lines || c.lines == 1 && !lines[0].Sighting.Expires.Equal(over) {
+					t.Errorf("%.40q: margin %v, read %v before its end: %q, %+v", text, m.given, over.Sub(c.now), outcomes, lines)
+				}
+			}
+		}
+	}
+	// A list says when an entry ends, and that is after the margin already.
+	if l := one(t, listLine, nil); !l.Sighting.Expires.Equal(at("2026-11-23T18:13:06Z")) {
+		t.Errorf("an entry of a list ends at %v", l.Sighting.Expires)
 	}
 }
 
@@ -268,7 +302,7 @@ func TestOutcomes(t *testing.T) {
 		{get("GET /a HTTP/1.1", "200"), Options{Rules: disabled}, "skipped not-kept"},
 		{get("GET /a?b HTTP/1.1", "200"), Options{Rules: noQuery}, "/a"},
 		{get("GET /a HTTP/1.1", "200"), Options{TTL: time.Hour, Now: at("2026-11-22T19:14:06Z")}, "/a"},
-		{get("GET /a HTTP/1.1", "200"), Options{TTL: time.Hour, Now: at("2026-11-22T19:14:07Z")}, "skipped expired"},
+		{get("GET /a HTTP/1.1", "200"), Options{TTL: time.Hour, Now: at("2026-11-22T19:14:09Z")}, "skipped expired"},
 		{get("GET /p/a HTTP/1.1", "200"), Options{OriginPath: "/p"}, "/a"},
 		{get("GET /q/a HTTP/1.1", "200"), Options{OriginPath: "/p"}, "skipped origin-path"},
 		{get("GET /a HTTP/1.1", "200"), Options{Hosts: []string{"www.example.com"}}, "/a"},
@@ -569,7 +603,7 @@ func TestBounded(t *testing.T) {
 	}
 	for i, l := range lines[:n] {
 		if want := fmt.Sprintf("n%d", i); l.Sighting.Path != "/"+want || l.Sighting.Tags[0] != want ||
-			l.Sighting.Expires.Sub(l.Sighting.End) != 2*time.Second*time.Duration(i+1) {
+			l.Sighting.Expires.Sub(l.Sighting.End) != 2*time.Second*time.Duration(i+1)+defaultMargin {
 			t.Fatalf("line %d is %+v", i+1, l.Sighting)
 		}
 	}

@@ -322,8 +322,8 @@ func checkLog(t *testing.T, data []byte, format Format) map[string]Line {
 		if l.StartAssumed == told || l.LifetimeAssumed == told {
 			t.Errorf("%s: %.100q: start assumed %v, lifetime assumed %v", format, asked.target, l.StartAssumed, l.LifetimeAssumed)
 		}
-		if life := l.Sighting.Expires.Sub(l.Sighting.End); told && life != 2*asked.life {
-			t.Errorf("%s: %.100q: lifetime %v, want twice %v", format, asked.target, life, asked.life)
+		if life := l.Sighting.Expires.Sub(l.Sighting.End); told && life != 2*asked.life+defaultMargin {
+			t.Errorf("%s: %.100q: lifetime %v, want twice %v and the margin", format, asked.target, life, asked.life)
 		}
 		if tags := slices.Sorted(slices.Values(l.Sighting.Tags)); told && strings.Join(tags, " ") != asked.tags {
 			t.Errorf("%s: %.100q: tags %q, want %q", format, asked.target, tags, asked.tags)

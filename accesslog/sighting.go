@@ -74,7 +74,7 @@ func (r *Reader) sighting(path string, s *seen, life time.Duration, dst *Line) r
 		life, assumed = r.opts.TTL, false
 	}
 	end := time.Unix(0, s.end).UTC()
-	expires := end.Add(life)
+	expires := end.Add(life).Add(r.opts.Margin)
 	if life == math.MaxInt64 {
 		expires = inventory.Never
 	}

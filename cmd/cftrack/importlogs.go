@@ -176,6 +176,7 @@ func (a *app) importLogs(ctx context.Context, names []string, opts accesslog.Opt
 	if err != nil {
 		return err
 	}
+	opts.Margin = first.Margin()
 
 	// Each worker takes the next file; its results are its own until it is done.
 	bar := a.newImportBar(all)
@@ -262,7 +263,7 @@ func importOne(ctx context.Context, r *importer.Importer, s *source, opts *acces
 		res.paths[maphash.String(seed, line.Sighting.Path)] = struct{}{}
 		if line.LifetimeAssumed {
 			res.AssumedLifetimes++
-			res.longest = max(res.longest, line.Sighting.Expires.Sub(line.Sighting.End))
+			res.longest = max(res.longest, line.Sighting.Expires.Sub(line.Sighting.End)-opts.Margin)
 		}
 	}
 	if errors.Is(err, io.EOF) {

@@ -80,7 +80,7 @@ func (a *app) record(cmd *cobra.Command, args []string, ttl config.TTL, tags []s
 	distinct := map[string]struct{}{}
 	add := func(path string) error {
 		distinct[path] = struct{}{}
-		_, err := r.Add(cmd.Context(), recorded(o, path, ttl, tags))
+		_, err := r.Add(cmd.Context(), recorded(o, path, r.Margin(), ttl, tags))
 		return err
 	}
 	for i, arg := range args {
@@ -114,18 +114,19 @@ func (a *app) record(cmd *cobra.Command, args []string, ttl config.TTL, tags []s
 	return nil
 }
 
-// recorded is the sighting of a response that has ended now. When it began is not
-// known.
-func recorded(o *opened, path string, ttl config.TTL, tags []string) accesslog.Line {
+// recorded is the sighting of a response that has ended now, so that CloudFront has
+// it, and begins to count, within the margin. When it began is not known.
+func recorded(o *opened, path string, margin time.Duration, ttl config.TTL, tags []string) accesslog.Line {
 	end := o.clock.Now()
+	begins := end.Add(margin)
 	s := inventory.Sighting{Path: path, Start: end.Add(-accesslog.Widen), End: end, Tags: tags}
 	switch {
 	case ttl.Forever:
 		s.Expires = inventory.Never
 	case ttl.Given:
-		s.Expires = end.Add(ttl.For)
+		s.Expires = begins.Add(ttl.For)
 	default:
-		s.Expires = end.Add(o.rules.Unknown(path).Lifetime)
+		s.Expires = begins.Add(o.rules.Unknown(path).Lifetime)
 	}
 	return accesslog.Line{Sighting: s, StartAssumed: true, LifetimeAssumed: !ttl.Given}
 }

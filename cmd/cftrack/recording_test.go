@@ -138,8 +138,18 @@ func TestRecordReportsToOpen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		// CloudFront counts from when it has the last byte.
+		for ttl, life := range map[config.TTL]time.Duration{
+			{}:                            o.rules.Unknown("/a").Lifetime,
+			{Given: true, For: time.Hour}: time.Hour,
+		} {
+			s := recorded(o, "/a", r.Margin(), ttl, nil).Sighting
+			if got := s.Expires.Sub(s.End); got != life+dispatch.DefaultMargin {
+				t.Errorf("with %+v the life is %v from the end, want %v and the margin", ttl, got, life)
+			}
+		}
 		for _, path := range []string{"/a", "/b"} {
-			if _, err := r.Add(t.Context(), recorded(o, path, config.TTL{}, nil)); err != nil {
+			if _, err := r.Add(t.Context(), recorded(o, path, r.Margin(), config.TTL{}, nil)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -151,7 +161,7 @@ func TestRecordReportsToOpen(t *testing.T) {
 			t.Errorf("reports %+v, %v", reports, err)
 		}
 		time.Sleep(accesslog.Widen + time.Second)
-		if _, err := r.Add(t.Context(), recorded(o, "/a/late", config.TTL{}, nil)); err != nil {
+		if _, err := r.Add(t.Context(), recorded(o, "/a/late", r.Margin(), config.TTL{}, nil)); err != nil {
 			t.Fatal(err)
 		}
 		if err := r.Flush(t.Context()); err != nil {

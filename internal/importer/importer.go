@@ -66,6 +66,10 @@ func (r *Importer) Fork() *Importer {
 	return &Importer{store: r.store, journal: r.journal, history: r.history, margin: r.margin, selectors: make(map[uint64]*selector.Compiled)}
 }
 
+// Margin is how much later than a sighting's end CloudFront may have had the last byte
+// of it, by the store's clock: a life begins to count then. What is added has it in.
+func (r *Importer) Margin() time.Duration { return r.margin }
+
 // Add takes a sighting, whose tags must not change any more, and tells whether it
 // counts: one that a later purge settled does not.
 func (r *Importer) Add(ctx context.Context, l accesslog.Line) (bool, error) {
