@@ -1046,6 +1046,7 @@ func TestADeadRecorderIsSpokenForOnce(t *testing.T) {
 			t.Fatalf("%+v", rep)
 		}
 		// Somebody reports it too, and another dispatcher goes on.
+		time.Sleep(time.Second)
 		j := journal.Open(w.st, dist)
 		err := j.PutReports(t.Context(), "import", []journal.Report{{Invalidation: 1, Path: "/main~1.js", Start: rep.Cut, End: rep.Cut}})
 		if err != nil {
