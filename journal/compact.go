@@ -38,11 +38,11 @@ type Summary struct {
 
 // A Compaction says how many documents were removed.
 type Compaction struct {
-	Batches, Reports, Plans, Gaps, Sessions, Marks int
+	Batches, Reports, Plans, Selectors, Gaps, Sessions, Marks int
 }
 
 func (c *Compaction) total() int {
-	return c.Batches + c.Reports + c.Plans + c.Gaps + c.Sessions + c.Marks
+	return c.Batches + c.Reports + c.Plans + c.Selectors + c.Gaps + c.Sessions + c.Marks
 }
 
 type compacted struct {
@@ -52,10 +52,9 @@ type compacted struct {
 // Compact forgets what can no longer matter, at now in store time: batches and
 // reports of invalidations that have been over for longer than the longest
 // lifetime (longest, or what any session ever stated, and at least 32 days), plan
-// files that only such were bound to, gaps
-// that closed and recorders that fell silent as long ago. Selectors, cuts and
-// what invalidations came to are never forgotten, nor is a batch whose answer is
-// not known.
+// files that only such were bound to, gaps that closed and recorders that fell silent
+// as long ago. Selectors and cuts of invalidations and what these came to are never
+// forgotten, nor is a batch whose answer is not known.
 //
 // So a sighting that is judged afterwards may count as a straggler where it would
 // have been known to be purged, never the other way round. That holds for
@@ -120,7 +119,7 @@ func (l *Lease) Compact(ctx context.Context, now time.Time, longest time.Duratio
 	if err := l.compactGaps(ctx, sessions, open, before, &c); err != nil {
 		return c, err
 	}
-	if err := l.compactPlans(ctx, invs, hv, &c); err != nil {
+	if err := l.compactParts(ctx, invs, hv, &c); err != nil {
 		return c, err
 	}
 	for n, version := range unread {
@@ -254,24 +253,37 @@ func (l *Lease) compactGaps(ctx context.Context, sessions []*Session, open []*In
 	return nil
 }
 
-// compactPlans forgets what plan files said that no invalidation needs any more.
-// None may be opened meanwhile, as the head tells: it could be bound to one.
-func (l *Lease) compactPlans(ctx context.Context, invs []*Invalidation, head uint64, c *Compaction) error {
-	needed := make(map[string]bool)
+// compactParts forgets what plan files said that no invalidation needs any more, and
+// selectors of invalidations that there are not: whoever opened one died before, or the
+// store has lost it. None may be opened meanwhile, as the head tells: it could refer to
+// these.
+func (l *Lease) compactParts(ctx context.Context, invs []*Invalidation, head uint64, c *Compaction) error {
+	plans, selectors := make(map[string]bool), make(map[string]bool)
 	for _, inv := range invs {
 		if inv.Fixed != nil && (inv.Compacted == nil || !inv.Compacted.Done) {
-			needed[inv.Fixed.Hash] = true
+			plans[inv.Fixed.Hash] = true
+		}
+		if inv.Large != nil {
+			selectors[inv.Large.Hash] = true
 		}
 	}
+	if err := l.compactUnneeded(ctx, dirFixed, plans, head, c); err != nil {
+		return err
+	}
+	return l.compactUnneeded(ctx, dirSelectors, selectors, head, c)
+}
+
+// compactUnneeded forgets the documents dir/HASH/N whose hash is not needed.
+func (l *Lease) compactUnneeded(ctx context.Context, dir string, needed map[string]bool, head uint64, c *Compaction) error {
 	const page = 16 // they are large
 	for after := ""; c.total() < compactAtMost; {
-		docs, err := l.j.store.List(ctx, l.j.dist, dirFixed, after, page)
+		docs, err := l.j.store.List(ctx, l.j.dist, dir, after, page)
 		if err != nil {
 			return err
 		}
 		var gone []store.Requirement
 		for _, d := range docs {
-			hash, _, _ := strings.Cut(d.Key[len(dirFixed):], "/")
+			hash, _, _ := strings.Cut(d.Key[len(dir):], "/")
 			if !needed[hash] {
 				gone = append(gone, store.Requirement{Key: d.Key, Version: d.Version})
 			}
@@ -318,6 +330,8 @@ func (c *Compaction) count(docs []store.Requirement) {
 			c.Reports++
 		case dirFixed:
 			c.Plans++
+		case dirSelectors:
+			c.Selectors++
 		case dirGaps:
 			c.Gaps++
 		case dirSessions:

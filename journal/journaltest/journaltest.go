@@ -22,8 +22,8 @@ import (
 // T0 is when the tests take place.
 var T0 = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-// Run runs the suite, each part on a store of its own. Of the harness, Reopen and
-// Crash are used where a process or the store crashes, if there are any.
+// Run runs the suite, each part on a store of its own. Of the harness, Reopen is
+// used for what another process reads, and Crash where the store crashes, if there are any.
 func Run(t *testing.T, h storetest.Harness) {
 	for _, part := range []struct {
 		name string
@@ -45,6 +45,32 @@ func Run(t *testing.T, h storetest.Harness) {
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			part.run(t, journal.Open(h.Open(t), "E1"))
+		})
+	}
+	for _, part := range []struct {
+		name string
+		run  func(*testing.T, *journal.Journal, func() *journal.Journal)
+	}{
+		{"APlanFileIsReadByOthers", aPlanFileIsReadByOthers},
+		{"ALargeSelectorIsReadByOthers", aLargeSelectorIsReadByOthers},
+		{"GapsAreReadByOthers", gapsAreReadByOthers},
+		{"AnAccountIsSharedByProcesses", anAccountIsSharedByProcesses},
+		{"AnotherEpochIsNoticed", anotherEpochIsNoticed},
+	} {
+		t.Run(part.name, func(t *testing.T) {
+			st := h.Open(t)
+			part.run(t, journal.Open(st, "E1"), func() *journal.Journal {
+				if h.Reopen == nil {
+					return journal.Open(st, "E1")
+				}
+				again := h.Reopen(t, st)
+				t.Cleanup(func() {
+					if err := again.Close(); err != nil {
+						t.Error(err)
+					}
+				})
+				return journal.Open(again, "E1")
+			})
 		})
 	}
 	t.Run("DispatcherCrashes", func(t *testing.T) { crashes(t, h, dispatching) })
