@@ -399,7 +399,7 @@ func TestBudgetsBy(t *testing.T) {
 		{"a price that is too low", Options{MaxPrice: ptr(0.009), Price: PriceModel{FreePaths: 1}}, []string{"/a", "+/b", "/c", "+/d", "/e", "+/f"}, "/b exact 1\n/d exact 1\n/f exact 1", "over-budget"},
 		{"a price beside items", Options{MaxPrice: ptr(0.005), MaxItems: ptr(7)}, []string{"/a", "+/b", "/c", "+/d"}, "/* within-budget 2-2", "collateral"},
 		{"no wildcards", Options{MaxWildcards: ptr(0)}, []string{"/a", "+/b/1", "+/b/2"}, "/b/1 exact 1\n/b/2 exact 1", ""},
-		{"no wildcards for what is folded", Options{MaxWildcards: ptr(0)}, []string{"/a", "+/b/ folded", "+/b/1", "/b/2", "+/c"}, "/c exact 1\nuncovered /b/: max-wildcards, /b/*-1", "uncovered"},
+		{"no wildcards for what is folded", Options{MaxWildcards: ptr(0)}, []string{"/a", "+/b/ folded", "+/b/1", "/b/2", "+/c"}, "/b/1 exact 1\n/c exact 1\nuncovered /b/: max-wildcards, /b/*-1", "uncovered"},
 		{"one for what is folded", Options{MaxWildcards: ptr(1)}, []string{"/a", "+/b? folded", "+/b?1", "/b?2", "+/c/1", "+/c/2"}, "/b?* folded 2-1\n/c/1 exact 1\n/c/2 exact 1", "collateral"},
 		{"as many as are named", Options{MaxWildcards: ptr(0), Named: items(t, "/z*")}, []string{"/a", "+/b/1", "+/b/2", "+/z"}, "/z* named 1\n/b/1 exact 1\n/b/2 exact 1", "over-budget"},
 		{"named items count", Options{MaxItems: ptr(2), Named: items(t, "/z")}, []string{"/a", "+/b/1", "/b/2", "+/b/3", "+/z"}, "/z named 1\n/b/* within-budget 2-1", "collateral"},

@@ -33,7 +33,7 @@ func Compute(in iter.Seq2[Input, error], opts Options) (*Plan, error) {
 // pass reads the inventory once.
 func (p *planner) pass(dp *frontiers) (*computation, error) {
 	c := &computation{opts: &p.opts, named: newNamed(p.opts.Named, p.chosen), lower: exact, questions: ask(p.opts.Explain)}
-	c.pending = c.questions
+	c.pending, c.root = c.questions, newRoot(p.opts.RootObject, p.opts.Doubtful)
 	if dp != nil && !p.often {
 		dp.keep, dp.sets.limit = 1024+int(dp.index)*int(dp.index), 1<<14
 	}
@@ -84,6 +84,10 @@ type computation struct {
 	lookups   int // selected entries that named items do not settle
 	uncovered []*trouble
 
+	root        *root    // nil if there is no default root object
+	directories []string // named as "/dir/*", and perhaps sighted, as a folded entry has it
+	unplanned   struct{ items, collateral int }
+
 	selection struct{ first, last string }
 	questions []question // in byte order, and of them those
 	pending   []question // about paths that may yet come
@@ -92,9 +96,10 @@ type computation struct {
 	// reached by whatever covers it.
 	atom     bool
 	atomPath string
-	flatAtom int      // its item in flat, or -1
-	missing  *trouble // itself, if it cannot be named
-	maybe    *trouble // itself, if wildcards are too few for it to be sure of one
+	flatAtom int // its item in flat, or -1
+	// Itself, if there may be nothing that covers it: then what lies in it may go out by itself.
+	alone   *trouble
+	missing *trouble // the same, if it cannot be named, and not if only wildcards may be too few for it
 }
 
 func (c *computation) add(in *Input) {
@@ -113,35 +118,46 @@ func (c *computation) add(in *Input) {
 			c.totals.InFlight++
 		}
 	}
-	hit := c.named.visit(e, in.Selected, c.opts.Doubtful)
+	hit := c.named.visit(in, c.opts.Doubtful)
 	inAtom := c.atom && strings.HasPrefix(e.Path, c.atomPath)
 	if c.named.extra && (!inAtom || c.missing != nil) {
 		c.extra++
 	}
-	if c.tree.tags != nil && hit == missed && (!in.Selected || e.Folded && in.Named) && (!inAtom || c.missing != nil) {
+	if c.tree.tags != nil && hit == missed && (!in.Selected || in.partly()) && (!inAtom || c.missing != nil) {
 		c.tree.tags.other(e)
 	}
 	if !in.Selected && (hit != missed || inAtom && c.missing == nil) {
 		c.totals.Collateral++
 	}
-	if inAtom {
-		c.inAtom(in.Selected, hit != missed)
+	if c.root != nil {
+		c.root.note(in, hit != missed || inAtom && c.missing == nil)
+	}
+	if inAtom && c.alone == nil {
+		c.inAtom(in, hit == reached || in.InFlight)
 		return
 	}
-	c.atom = false
-
+	// Whether what lies in a folded entry goes along with it is not known, or known not to be so.
+	along := inAtom && c.missing == nil
+	fresh := 1
+	if hit != missed || along {
+		fresh = 0
+	}
 	l := leaf{path: e.Path, folded: e.Folded}
 	switch {
 	case !in.Selected:
-		fresh := 1
-		if hit != missed {
-			fresh = 0
+		if along && hit == missed {
+			c.alone.inside++
 		}
 		c.tree.addOther(e.Path, e.Folded, 1, fresh)
 		return
-	case e.Folded && in.Named && hit == missed:
+	case in.partly() && hit == missed:
 		// Partly selected, and that part is cared for: no wildcard over the rest.
-		c.tree.addOther(e.Path, true, 0, 1)
+		c.directories = append(c.directories, c.named.directoriesIn(e.Path)...)
+		if c.named.extra && !along {
+			c.totals.Collateral++
+			fresh = 0
+		}
+		c.tree.addOther(e.Path, true, 0, fresh)
 		return
 	case hit == reached, in.InFlight:
 		c.tree.addCovered(e.Path)
@@ -152,55 +168,58 @@ func (c *computation) add(in *Input) {
 	}
 	c.lookups++
 	l.judge(c.opts.Doubtful)
+	if inAtom && (l.trouble != nil || along && l.folded) { // it has no other way either
+		c.alone.entries++
+		c.tree.addCovered(e.Path)
+		return
+	}
 	if c.tree.tags != nil {
 		if l.sig = c.tree.tags.signature(e); l.trouble != nil {
 			l.trouble.sig = l.sig
 		}
 	}
-	c.maybe = nil
-	if c.tree.exact && l.folded && l.trouble == nil {
-		c.maybe = &trouble{path: l.path, reason: ReasonMaxWildcards, entries: 1, stem: len(l.path)}
-		l.trouble = c.maybe
+	maybe := c.tree.exact && l.folded && l.trouble == nil // wildcards may be too few for it
+	if maybe {
+		l.trouble = &trouble{path: l.path, reason: ReasonMaxWildcards, entries: 1, stem: len(l.path)}
 	}
 	c.tree.add(&l)
-	if c.maybe != nil {
-		l.trouble = nil
+	if l.folded || !inAtom {
+		c.atom, c.atomPath, c.flatAtom, c.alone, c.missing = l.folded, e.Path, -1, l.trouble, l.trouble
 	}
-	c.atom, c.atomPath, c.flatAtom, c.missing = l.folded, e.Path, -1, l.trouble
-	if c.opts.Exact || !c.opts.Wildcards {
+	if maybe {
+		l.trouble, c.missing = nil, nil
+		if n := c.tree.top(); n.depth == len(l.path) {
+			n.noWild = true // what lies in it is reached by its own wildcard, or one by one
+		}
+	}
+	if c.opts.flat() {
 		c.addFlat(&l)
 	}
 }
 
-func (c *computation) inAtom(selected, reached bool) {
-	g := &c.tree.top().sum
-	if !selected {
-		c.tree.top().unselected++
-		if c.maybe != nil && !reached {
-			c.maybe.inside++
-		}
-		if c.missing != nil {
-			if !reached {
-				c.tree.top().fresh++
-			}
-			c.tree.mixAll() // it goes nowhere by itself, and must not draw this along
-			return
-		}
-		g.collateral++
+// inAtom takes an entry that goes along with the folded one it lies in.
+func (c *computation) inAtom(in *Input, settled bool) {
+	top := c.tree.top()
+	if !in.Selected {
+		top.unselected++
+		top.sum.collateral++
 		if c.flatAtom >= 0 {
 			c.flat[c.flatAtom].Collateral++
 		}
 		return
 	}
-	g.covers++
-	if c.missing != nil {
-		c.missing.entries++
-	}
-	if c.maybe != nil {
-		c.maybe.entries++
+	top.sum.covers++
+	sure := len(c.atomPath)
+	if !settled {
+		l := leaf{path: in.Entry.Path, folded: in.Entry.Folded}
+		l.judge(c.opts.Doubtful)
+		sure = min(sure, l.sure)
+		top.sum.sure = min(top.sum.sure, l.sure)
 	}
 	if c.flatAtom >= 0 {
-		c.flat[c.flatAtom].Covers++
+		it := &c.flat[c.flatAtom]
+		it.Covers++
+		it.Unsure = it.Unsure || sure < len(c.atomPath)
 	}
 }
 
@@ -236,7 +255,7 @@ func (c *computation) plan(chosen point) *Plan {
 		found = append(slices.Grow(p.Items, len(found)), found...)
 	}
 	p.Items = found // which may be long
-	c.addRoot(p)
+	c.addUnplanned(p)
 	slices.SortFunc(p.Items[names:], func(a, b Item) int {
 		return strings.Compare(a.Item.String(), b.Item.String())
 	})
@@ -277,36 +296,31 @@ func (c *computation) plan(chosen point) *Plan {
 	return p
 }
 
+// addUnplanned adds what has to go out beside the planned items.
+func (c *computation) addUnplanned(p *Plan) {
+	planned := len(p.Items)
+	if len(c.directories) > 0 {
+		have := reachOf(p.Items)
+		for _, dir := range c.directories {
+			if l := (leaf{path: dir}); !have.holds(dir, true) {
+				l.judge(c.opts.Doubtful)
+				it := exactItem(&l, ReasonDirectory)
+				it.Covers = 0
+				p.Items = append(p.Items, it)
+			}
+		}
+	}
+	if c.root != nil {
+		c.root.beside(p.Items)
+		p.Items = append(p.Items, c.root.items...)
+		c.unplanned.collateral = c.root.collateral
+		p.Totals.Collateral += c.root.collateral
+	}
+	c.unplanned.items = len(p.Items) - planned
+}
+
 // onlyNamed tells whether everything selected goes out as wildcards or tags that were
 // named, so that the plan does not rest on the inventory.
 func (c *computation) onlyNamed() bool {
 	return len(c.opts.Named) > 0 && len(c.named.exact) == 0 && c.lookups == 0
-}
-
-// addRoot sends the other path of the default root object where one is sent.
-func (c *computation) addRoot(p *Plan) {
-	object := strings.TrimPrefix(c.opts.RootObject, "/")
-	if object == "" {
-		return
-	}
-	object, err := cfpath.Canonical("/" + object)
-	if err != nil {
-		return // no such object can be requested
-	}
-	matches := func(path string) bool {
-		return slices.ContainsFunc(p.Items, func(it Item) bool { return it.Item.Matches(path) })
-	}
-	root, other := matches("/"), matches(object)
-	missing, have := object, "/"
-	switch {
-	case root == other:
-		return
-	case other:
-		missing, have = "/", object
-	}
-	if _, err := cfpath.Name(missing); err != nil {
-		return
-	}
-	p.Items = append(p.Items, Item{Item: cfpath.Item{Kind: cfpath.Path, Text: missing}, Unsure: cfpath.InDoubt(missing),
-		Reason: Reason{ReasonRoot, fmt.Sprintf("CloudFront may hold %s under this path: it is the default root object", have)}})
 }

@@ -320,7 +320,7 @@ func (t *tree) wildcardAt(c, parent *node) (point, bool) {
 		return p, false
 	}
 	w.path, w.unsure = g.path, w.n > g.sure
-	if one := c.sum.one; c.sum.need == 1 && one.path != "" {
+	if one := c.sum.one; one.path != "" && (c.sum.need == 1 || one.folded && w.n >= len(one.path)) {
 		w.lone = &one
 	}
 	w.directory = g.directory && w.n == g.hi && w.n > 1

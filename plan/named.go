@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/cf-invalidation-tracker/cftrack/cfpath"
-	"github.com/cf-invalidation-tracker/cftrack/inventory"
 )
 
 // named follows the named items through the ordered inventory.
@@ -101,7 +100,8 @@ func newNamed(given, chosen []cfpath.Item) *named {
 }
 
 // visit counts the entry with the items that reach it. Entries come in byte order.
-func (n *named) visit(e *inventory.Entry, selected bool, doubtful func(string) bool) hit {
+func (n *named) visit(in *Input, doubtful func(string) bool) hit {
+	e, selected := in.Entry, in.Selected
 	if len(n.all) == 0 {
 		return missed
 	}
@@ -143,14 +143,24 @@ func (n *named) visit(e *inventory.Entry, selected bool, doubtful func(string) b
 	for _, k := range n.tags {
 		if slices.ContainsFunc(e.Tags, func(t string) bool { return strings.EqualFold(t, text(k)) }) {
 			n.count(k, selected, false)
-			perhaps := n.all[k].lookedUp && !selected
+			perhaps := n.all[k].lookedUp && (!selected || in.partly())
 			n.extra = n.extra || perhaps && got != reached
-			if perhaps || !e.Mixed && !e.Folded {
+			if perhaps && !selected || !e.Mixed && !e.Folded {
 				got = reached
 			}
 		}
 	}
 	return got
+}
+
+// directoriesIn are the stems in a folded entry that may leave their directories alone.
+func (n *named) directoriesIn(folded string) (out []string) {
+	for _, k := range n.wild {
+		if stem := n.all[k].Item.Item.Text; strings.HasSuffix(stem, "/") && strings.HasPrefix(stem, folded) {
+			out = append(out, stem)
+		}
+	}
+	return out
 }
 
 func (n *named) count(k int, selected, unsure bool) {

@@ -47,7 +47,7 @@ type Options struct {
 	// Beyond the named, a wildcard is used only if it lies wholly in one of them. None is all.
 	Scope []string
 	// RootObject is the distribution's default root object, as "index.html". CloudFront
-	// may hold it under either path, so both are sent:
+	// may hold it under either path, with any query, so both are sent, whatever the budgets:
 	// https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/DefaultRootObject.html.
 	RootObject string
 	// Doubtful tells of paths, beyond cfpath.InDoubt, whose query AWS does not
@@ -91,6 +91,9 @@ type Input struct {
 	// not sighted since: it needs no item, and is nobody's collateral.
 	InFlight bool
 }
+
+// partly tells whether what is not named of a folded entry is not selected.
+func (in *Input) partly() bool { return in.Selected && in.Entry.Folded && in.Named }
 
 // A Plan is what to send and why. Its slices are never nil.
 type Plan struct {

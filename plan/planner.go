@@ -360,6 +360,11 @@ func (p *planner) judge(c *computation, plan *Plan) {
 			lower = c.lower + c.reached
 		}
 	}
+	if plan.Bound.Objective == ObjectiveCollateral {
+		lower = min(lower, plan.Bound.Value-c.unplanned.collateral)
+	} else {
+		lower = min(lower, plan.Bound.Value-c.unplanned.items)
+	}
 	plan.Bound.atLeast(lower)
 	if d := c.tree.dp; d != nil && c.tree.nameless && (d.hulls || d.measure == leastCollateral && b.collateral < none) {
 		plan.Bound.Optimal = false // more might be covered

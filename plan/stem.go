@@ -39,7 +39,7 @@ func (t *tree) sendable(g *group, n int) bool {
 	if !stemmable(stem) {
 		return false
 	}
-	if g.need == 1 && g.one.folded && stem == g.one.path {
+	if g.one.folded && stem == g.one.path {
 		return true // the entry itself says that all of this was seen
 	}
 	return !g.noWild && t.scope.holds(stem)

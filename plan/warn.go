@@ -72,7 +72,7 @@ func (c *computation) warn(p *Plan) {
 	if !p.Feasible {
 		add(WarnOverBudget, "%s; this plan needs the fewest items within the other budgets: allow more, or %s", c.over(p), c.relief())
 	}
-	if b := p.Bound; !b.Optimal {
+	if b := p.Bound; !b.Optimal && (c.lower != exact || c.unplanned.items == 0) {
 		add(WarnBound, "budgets as great as these are not planned for exactly: this plan has %d %s, and none has fewer than %d", b.Value, b.Objective, b.Lower)
 	}
 	if t.Seconds > slow {

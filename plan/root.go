@@ -1,0 +1,208 @@
+// Copyright The cftrack Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/cf-invalidation-tracker/cftrack/cfpath"
+)
+
+// A root is the default root object under its two paths, "/" and its own, each with any
+// query. AWS does not say under which of them CloudFront holds what was asked for as
+// "/", so what is sent for one is sent for the other too:
+// https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/DefaultRootObject.html.
+type root struct {
+	object   string      // its path
+	seen     []rootEntry // the entries under either path, in byte order
+	folded   []rootEntry // those of them that are folded and not selected
+	doubtful func(path string) bool
+
+	items      []Item // that have to go out beside others
+	collateral int    // entries that nobody selected and only these reach
+}
+
+type rootEntry struct {
+	path     string
+	selected bool
+	wanted   bool // it needs an item
+	reached  bool // by what is named, or along with a folded entry: counted already
+	folded   bool
+}
+
+// newRoot is nil if there is no root object, or none that can be requested.
+func newRoot(object string, doubtful func(path string) bool) *root {
+	path, err := cfpath.Canonical("/" + strings.TrimPrefix(object, "/"))
+	if err != nil || path == "/" {
+		return nil
+	}
+	return &root{object: path, doubtful: doubtful}
+}
+
+// other is the path under the other name, or false if a path is not the root object's.
+func (r *root) other(path string) (string, bool) {
+	if rest, ok := strings.CutPrefix(path, r.object); ok && (rest == "" || rest[0] == '?') {
+		return "/" + rest, true
+	}
+	if path == "/" || strings.HasPrefix(path, "/?") {
+		return r.object + path[1:], true
+	}
+	return "", false
+}
+
+// note keeps an entry that is the root object's.
+func (r *root) note(in *Input, reached bool) {
+	e := in.Entry
+	if _, ok := r.other(e.Path); ok || e.Folded && strings.HasPrefix(r.object, e.Path) {
+		selected := in.Selected && !in.partly()
+		r.seen = append(r.seen, rootEntry{e.Path, selected, selected && !in.InFlight, reached, e.Folded})
+		if e.Folded && !selected {
+			r.folded = append(r.folded, r.seen[len(r.seen)-1])
+		}
+	}
+}
+
+// below are the entries whose paths begin with a prefix.
+func (r *root) below(prefix string) []rootEntry {
+	from, _ := slices.BinarySearchFunc(r.seen, prefix, func(e rootEntry, p string) int { return strings.Compare(e.path, p) })
+	to := from
+	for to < len(r.seen) && strings.HasPrefix(r.seen[to].path, prefix) {
+		to++
+	}
+	return r.seen[from:to]
+}
+
+// beside finds what has to go out beside these items.
+func (r *root) beside(given []Item) {
+	have := reachOf(given)
+	for i := range given {
+		it, named := given[i].Item, given[i].Reason.Code == ReasonNamed
+		switch {
+		case it.Kind == cfpath.Tag || it.Kind == cfpath.Wildcard && it.Text == "/":
+		case it.Kind == cfpath.Path:
+			r.path(&have, it.Text)
+		case !strings.HasPrefix(r.object, it.Text):
+			r.wildcard(&have, it.Text, named)
+		default: // It reaches the object, with every query.
+			self, queries := named, named && it.Text == r.object
+			for _, e := range r.below(it.Text) {
+				self = self || e.wanted && (e.folded || e.path == r.object)
+				queries = queries || e.wanted && (e.folded || e.path != r.object)
+			}
+			if self {
+				r.path(&have, r.object)
+			}
+			if queries {
+				r.wildcard(&have, r.object+"?", named)
+			}
+		}
+	}
+}
+
+// path adds the other path of one that goes out.
+func (r *root) path(have *reach, path string) {
+	other, ok := r.other(path)
+	if !ok {
+		return
+	}
+	if _, err := cfpath.Name(other); err == nil {
+		r.add(have, cfpath.Item{Kind: cfpath.Path, Text: other}, path)
+	}
+}
+
+// wildcard adds the other stem of one that goes out. Unless that is named, it must not reach
+// what nobody selected: then the paths that need it are added one by one.
+func (r *root) wildcard(have *reach, stem string, named bool) {
+	other, ok := r.other(stem)
+	if !ok {
+		return
+	}
+	if stemmable(other) && (named || !slices.ContainsFunc(r.below(other), func(e rootEntry) bool { return !e.selected })) {
+		r.add(have, cfpath.Item{Kind: cfpath.Wildcard, Text: other}, stem+"*")
+		return
+	}
+	for _, e := range r.below(stem) {
+		if e.wanted {
+			r.path(have, e.path)
+		}
+	}
+}
+
+func (r *root) add(have *reach, it cfpath.Item, of string) {
+	if have.holds(it.Text, it.Kind == cfpath.Path) {
+		return
+	}
+	out := Item{Item: it, Reason: Reason{ReasonRoot, fmt.Sprintf("CloudFront may hold %s under this path: it is the default root object", of)}}
+	out.Unsure = it.Kind == cfpath.Path && (cfpath.InDoubt(it.Text) || r.doubtful != nil && r.doubtful(it.Text))
+	own := false
+	for _, e := range r.below(it.Text) {
+		own = own || it.Kind == cfpath.Path && !e.folded && e.path == it.Text
+		switch {
+		case it.Kind == cfpath.Path && (e.folded || e.path != it.Text):
+		case e.selected:
+			out.Covers++
+			out.Unsure = out.Unsure || !it.MatchesSurely(e.path)
+		default:
+			out.Collateral++
+			if !e.reached && !have.holds(e.path, !e.folded) {
+				r.collateral++
+			}
+		}
+	}
+	for i := range r.folded { // of which it may reach a part
+		e := &r.folded[i]
+		if own || !strings.HasPrefix(it.Text, e.path) || it.Matches(e.path) && it.Kind == cfpath.Wildcard {
+			continue
+		}
+		out.Collateral++
+		if !e.reached && !have.holds(e.path, false) {
+			r.collateral++
+			e.reached = true
+		}
+	}
+	have.add(it)
+	r.items = append(r.items, out)
+}
+
+// A reach is what items reach, tags apart.
+type reach struct {
+	paths, stems map[string]bool
+}
+
+func reachOf(items []Item) reach {
+	out := reach{map[string]bool{}, map[string]bool{}}
+	for i := range items {
+		out.add(items[i].Item)
+	}
+	return out
+}
+
+func (x *reach) add(it cfpath.Item) {
+	switch it.Kind {
+	case cfpath.Path:
+		x.paths[it.Text] = true
+	case cfpath.Wildcard:
+		x.stems[it.Text] = true
+	}
+}
+
+// holds tells whether a path is reached or, unless just that is meant, all that begins with it.
+// "/dir/*" does not count for "/dir/", which it may leave alone.
+func (x *reach) holds(path string, just bool) bool {
+	if just && x.paths[path] {
+		return true
+	}
+	longest := len(path)
+	if just && longest > 1 && path[longest-1] == '/' {
+		longest--
+	}
+	for n := 1; n <= longest && len(x.stems) > 0; n++ {
+		if x.stems[path[:n]] {
+			return true
+		}
+	}
+	return false
+}
