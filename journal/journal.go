@@ -544,7 +544,11 @@ func (j *Journal) get(ctx context.Context, key string, v any) (uint64, error) {
 }
 
 func decode(d store.Document, v any) error {
-	if err := json.Unmarshal(d.Value, v); err != nil {
+	unmarshal := func() error { return json.Unmarshal(d.Value, v) }
+	if u, ok := v.(json.Unmarshaler); ok { // which reads it all itself: once is enough
+		unmarshal = func() error { return u.UnmarshalJSON(d.Value) }
+	}
+	if err := unmarshal(); err != nil {
 		return fmt.Errorf("journal: document %s is damaged or of a newer version: %w", d.Key, err)
 	}
 	return nil

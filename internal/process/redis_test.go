@@ -6,6 +6,7 @@ package process
 import (
 	"crypto/rand"
 	"fmt"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -20,6 +21,7 @@ type redisServer struct {
 	tb       testing.TB
 	dir      string
 	password string
+	sentinel bool
 	cmd      *exec.Cmd
 	out      output
 }
@@ -78,6 +80,9 @@ func (s *redisServer) address() string {
 func (s *redisServer) up() {
 	s.tb.Helper()
 	s.cmd = exec.Command("redis-server", filepath.Join(s.dir, "redis.conf"))
+	if s.sentinel {
+		s.cmd.Args = append(s.cmd.Args, "--sentinel")
+	}
 	s.cmd.Stdout, s.cmd.Stderr = &s.out, &s.out
 	if err := s.cmd.Start(); err != nil {
 		s.tb.Fatal(err)
@@ -120,12 +125,18 @@ func (s *redisServer) do(args ...string) string {
 	return out
 }
 
+// freePort finds a port to listen on later. It is none of those that the system gives
+// to connections, which could take it in between.
 func freePort(tb testing.TB) int {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
+	for range 1000 {
+		port := 10000 + mathrand.IntN(20000)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			_ = l.Close() // it was only to see
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	tb.Fatal("no port is free")
+	return 0
 }
