@@ -145,3 +145,30 @@ func BenchmarkFirstCall(b *testing.B) {
 		b.StartTimer()
 	}
 }
+
+// BenchmarkUnsendable plans paths with '~', half of them tracked, beside as many that can be
+// sent. The time for each stays the same, however many there are.
+func BenchmarkUnsendable(b *testing.B) {
+	for _, n := range []int{2_000, 8_000, 32_000} {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			st := memstore.New()
+			defer st.Close()
+			w := &world{st: st}
+			r := dispatch.Request{}
+			for i := range n {
+				r.Selector.Patterns = append(r.Selector.Patterns, fmt.Sprintf("/~%06d", i), fmt.Sprintf("/p%06d", i))
+			}
+			if err := w.merge(b.Context(), time.Now().Add(-time.Hour), r.Selector.Patterns[:n]...); err != nil {
+				b.Fatal(err)
+			}
+			d := dispatch.New(st, dist, &wire{}, nil)
+			for b.Loop() {
+				p, err := d.Plan(b.Context(), r)
+				if err != nil || p.Totals.Uncovered != n || len(p.Items) != n {
+					b.Fatal(p.Totals, err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/path")
+		})
+	}
+}

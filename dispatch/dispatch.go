@@ -362,11 +362,19 @@ func (d *Dispatcher) plan(ctx context.Context, s selector.Selector, o journal.Op
 // unsendable adds to what is uncovered what the user named, nobody sighted, and
 // CloudFront does not take by that name: it may be cached all the same.
 func (p *Preview) unsendable(c *selector.Compiled) {
+	names := c.Unsendable()
+	if len(names) == 0 {
+		return
+	}
 	added := 0
-	for _, name := range c.Unsendable() {
+	known := make(map[string]bool, len(p.Uncovered))
+	for i := range p.Uncovered {
+		known[p.Uncovered[i].Path] = true
+	}
+	reached := plan.ReachOf(p.Items)
+	for _, name := range names {
 		path := strings.TrimSuffix(name, "*")
-		if slices.ContainsFunc(p.Uncovered, func(u plan.Uncovered) bool { return u.Path == path }) ||
-			slices.ContainsFunc(p.Items, func(it plan.Item) bool { return it.Item.Matches(path) }) {
+		if known[path] || reached.Matches(path) {
 			continue
 		}
 		u := plan.Uncovered{Path: name, Reason: cfpath.ReasonRefused}

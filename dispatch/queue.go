@@ -35,7 +35,9 @@ func (q *queue) addPlan(p *plan.Plan, sent map[string]bool) {
 	for i := range p.Items {
 		it := &p.Items[i]
 		if !sent[it.Item.String()] {
-			q.add(it.Item, it.Covers+it.Collateral, it.Reason.Code != plan.ReasonNamed && it.Reason.Code != plan.ReasonRoot)
+			// A directory of which no entry is known goes with what was named.
+			named := it.Reason.Code == plan.ReasonNamed || it.Reason.Code == plan.ReasonRoot || it.Reason.Code == plan.ReasonDirectory && it.Covers == 0
+			q.add(it.Item, it.Covers+it.Collateral, !named)
 		}
 	}
 }

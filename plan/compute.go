@@ -300,7 +300,7 @@ func (c *computation) plan(chosen point) *Plan {
 func (c *computation) addUnplanned(p *Plan) {
 	planned := len(p.Items)
 	if len(c.directories) > 0 {
-		have := reachOf(p.Items)
+		have := ReachOf(p.Items)
 		for _, dir := range c.directories {
 			if l := (leaf{path: dir}); !have.holds(dir, true) {
 				l.judge(c.opts.Doubtful)

@@ -77,7 +77,7 @@ func (r *root) below(prefix string) []rootEntry {
 
 // beside finds what has to go out beside these items.
 func (r *root) beside(given []Item) {
-	have := reachOf(given)
+	have := ReachOf(given)
 	for i := range given {
 		it, named := given[i].Item, given[i].Reason.Code == ReasonNamed
 		switch {
@@ -103,7 +103,7 @@ func (r *root) beside(given []Item) {
 }
 
 // path adds the other path of one that goes out.
-func (r *root) path(have *reach, path string) {
+func (r *root) path(have *Reach, path string) {
 	other, ok := r.other(path)
 	if !ok {
 		return
@@ -115,7 +115,7 @@ func (r *root) path(have *reach, path string) {
 
 // wildcard adds the other stem of one that goes out. Unless that is named, it must not reach
 // what nobody selected: then the paths that need it are added one by one.
-func (r *root) wildcard(have *reach, stem string, named bool) {
+func (r *root) wildcard(have *Reach, stem string, named bool) {
 	other, ok := r.other(stem)
 	if !ok {
 		return
@@ -131,7 +131,7 @@ func (r *root) wildcard(have *reach, stem string, named bool) {
 	}
 }
 
-func (r *root) add(have *reach, it cfpath.Item, of string) {
+func (r *root) add(have *Reach, it cfpath.Item, of string) {
 	if have.holds(it.Text, it.Kind == cfpath.Path) {
 		return
 	}
@@ -165,44 +165,4 @@ func (r *root) add(have *reach, it cfpath.Item, of string) {
 	}
 	have.add(it)
 	r.items = append(r.items, out)
-}
-
-// A reach is what items reach, tags apart.
-type reach struct {
-	paths, stems map[string]bool
-}
-
-func reachOf(items []Item) reach {
-	out := reach{map[string]bool{}, map[string]bool{}}
-	for i := range items {
-		out.add(items[i].Item)
-	}
-	return out
-}
-
-func (x *reach) add(it cfpath.Item) {
-	switch it.Kind {
-	case cfpath.Path:
-		x.paths[it.Text] = true
-	case cfpath.Wildcard:
-		x.stems[it.Text] = true
-	}
-}
-
-// holds tells whether a path is reached or, unless just that is meant, all that begins with it.
-// "/dir/*" does not count for "/dir/", which it may leave alone.
-func (x *reach) holds(path string, just bool) bool {
-	if just && x.paths[path] {
-		return true
-	}
-	longest := len(path)
-	if just && longest > 1 && path[longest-1] == '/' {
-		longest--
-	}
-	for n := 1; n <= longest && len(x.stems) > 0; n++ {
-		if x.stems[path[:n]] {
-			return true
-		}
-	}
-	return false
 }

@@ -136,12 +136,13 @@ func (s Selector) addTwins(c *Compiled, patterns, prefixes []string) error {
 // name finds which of the canonical patterns go out as named.
 func (c *Compiled) name(given []string, exactQuery bool) {
 	c.unnamed = newPatterns(exactQuery)
-	seen := make(map[cfpath.Item]struct{})
+	seen, unsendable := make(map[cfpath.Item]struct{}), make(map[string]bool)
 	for _, p := range given {
 		it, ok := c.item(p)
 		if !ok {
 			c.unnamed.add(p)
-			if star := strings.IndexByte(p, '*'); (star < 0 || star == len(p)-1) && !c.excluded(it) && !slices.Contains(c.unsendable, p) {
+			if star := strings.IndexByte(p, '*'); (star < 0 || star == len(p)-1) && !c.excluded(it) && !unsendable[p] {
+				unsendable[p] = true
 				c.unsendable = append(c.unsendable, p)
 			}
 			continue
