@@ -5,6 +5,7 @@ package dispatch_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"iter"
 	"os"
@@ -171,4 +172,61 @@ func BenchmarkUnsendable(b *testing.B) {
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/path")
 		})
 	}
+}
+
+// Entries are millions: reading one allocates nothing, in a plan or for a plan file.
+func TestReadingEntriesAllocatesNothing(t *testing.T) {
+	const n = 10_000
+	st := memstore.New()
+	defer st.Close()
+	w := &world{st: st}
+	if err := w.merge(t.Context(), time.Now().Add(-time.Hour), paths("/p", n)...); err != nil {
+		t.Fatal(err)
+	}
+	d := dispatch.New(st, dist, &wire{}, nil)
+	r := dispatch.Request{Selector: selector.Selector{Patterns: []string{"/p/00001", "/p/*0002"}}}
+	p, err := d.Plan(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := d.PlanFile(t.Context(), r, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := json.Marshal(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file = readBack(t, data)
+	for name, r := range map[string]dispatch.Request{"plan": r, "plan file": {Plan: file}} {
+		got := testing.AllocsPerRun(3, func() {
+			if p, err := d.Plan(t.Context(), r); err != nil || p.Totals.Entries != n {
+				t.Fatal(p, err)
+			}
+		})
+		if got > n/5 {
+			t.Errorf("%s: %v allocations for %d entries", name, got, n)
+		}
+	}
+}
+
+// BenchmarkPlan plans over an inventory in memory, of which one entry in a hundred is
+// selected: mostly it is read.
+func BenchmarkPlan(b *testing.B) {
+	const n = 100_000
+	st := memstore.New()
+	defer st.Close()
+	w := &world{st: st}
+	if err := w.merge(b.Context(), time.Now().Add(-time.Hour), paths("/p", n)...); err != nil {
+		b.Fatal(err)
+	}
+	d := dispatch.New(st, dist, &wire{}, nil)
+	b.ReportAllocs()
+	for b.Loop() {
+		p, err := d.Plan(b.Context(), dispatch.Request{Selector: selector.Selector{Patterns: []string{"*00"}}})
+		if err != nil || p.Totals.Entries != n || p.Totals.Selected != n/100 {
+			b.Fatal(p, err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/entry")
 }

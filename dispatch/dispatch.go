@@ -404,23 +404,36 @@ func (d *Dispatcher) inputs(ctx context.Context, c *selector.Compiled, cut, now 
 	skip func(*inventory.Entry) bool, p *Preview) iter.Seq2[plan.Input, error] {
 	return func(yield func(plan.Input, error) bool) {
 		p.Twins = Sample{First: []string{}} // it may be ranged over more than once
-		for e, err := range d.journal.Store().Scan(ctx, d.journal.Distribution(), store.Range{Now: now}) {
+		for e, err := range d.entries(ctx, now) {
 			if err != nil {
 				yield(plan.Input{}, err)
 				return
 			}
-			in := plan.Input{Entry: &e, Selected: c.Selects(&e, cut)}
-			in.Named = in.Selected && e.Folded && c.Names(&e)
+			in := plan.Input{Entry: e, Selected: c.Selects(e, cut)}
+			in.Named = in.Selected && e.Folded && c.Names(e)
 			if in.Selected && e.Last.After(p.Young) {
 				p.Young = e.Last
 			}
-			if in.Selected && skip != nil && skip(&e) {
+			if in.Selected && skip != nil && skip(e) {
 				continue
 			}
-			if !in.Selected && p.beside != nil && p.beside.Selects(&e, cut) {
+			if !in.Selected && p.beside != nil && p.beside.Selects(e, cut) {
 				p.Twins.add(e.Path)
 			}
 			if !yield(in, nil) {
+				return
+			}
+		}
+	}
+}
+
+// entries yields the whole inventory, each entry until the next is asked for: they are
+// millions, and the same memory does for all.
+func (d *Dispatcher) entries(ctx context.Context, now time.Time) iter.Seq2[*inventory.Entry, error] {
+	return func(yield func(*inventory.Entry, error) bool) {
+		var one inventory.Entry
+		for e, err := range d.journal.Store().Scan(ctx, d.journal.Distribution(), store.Range{Now: now}) {
+			if one = e; !yield(&one, err) {
 				return
 			}
 		}

@@ -221,11 +221,11 @@ func (d *Dispatcher) review(ctx context.Context, s selector.Selector, o journal.
 	p.FollowUps = likely(k.Invalidations, t.Items, plan.PriceModel{FreePaths: p.FreePaths - p.Sends()})
 
 	folded := make(map[string]bool) // stems that a folded entry vouches for
-	for e, err := range d.journal.Store().Scan(ctx, d.journal.Distribution(), store.Range{Now: now}) {
+	for e, err := range d.entries(ctx, now) {
 		if err != nil {
 			return nil, nil, err
 		}
-		selected := c.Selects(&e, cut)
+		selected := c.Selects(e, cut)
 		t.Entries++
 		if selected {
 			t.Selected++
@@ -234,7 +234,7 @@ func (d *Dispatcher) review(ctx context.Context, s selector.Selector, o journal.
 			}
 		}
 		hit := false
-		covered := b.reach(&e, func(i int) {
+		covered := b.reach(e, func(i int) {
 			hit = true
 			if selected {
 				p.Items[i].Covers++
@@ -252,11 +252,11 @@ func (d *Dispatcher) review(ctx context.Context, s selector.Selector, o journal.
 				p.Review.Hit.add(e.Path)
 			}
 		case !selected:
-		case covered || e.Folded && b.allNamed && c.Names(&e):
+		case covered || e.Folded && b.allNamed && c.Names(e):
 			if e.Last.After(made.Cut) {
 				p.Review.Sighted.add(e.Path)
 			}
-		case skip != nil && skip(&e):
+		case skip != nil && skip(e):
 		case b.uncovered[e.Path]:
 			t.Uncovered++
 		default:
@@ -333,13 +333,13 @@ func (d *Dispatcher) listCollateral(ctx context.Context, f *PlanFile) error {
 	if err != nil {
 		return err
 	}
-	for e, err := range d.journal.Store().Scan(ctx, d.journal.Distribution(), store.Range{Now: now}) {
+	for e, err := range d.entries(ctx, now) {
 		if err != nil {
 			return err
 		}
 		hit := false
-		b.reach(&e, func(int) { hit = true })
-		if hit && !c.Selects(&e, f.Cut) {
+		b.reach(e, func(int) { hit = true })
+		if hit && !c.Selects(e, f.Cut) {
 			f.Collateral = append(f.Collateral, e.Path)
 		}
 	}
