@@ -4,6 +4,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"iter"
 	"slices"
@@ -77,7 +78,7 @@ type computation struct {
 	totals Totals
 	// flat is the answer where no wildcards may be looked up: the tree then
 	// only says what they would have saved.
-	flat      []Item
+	flat      []draft
 	lower     int // no looked-up items within the budgets are better than this; or exact
 	reached   int // collateral of what is named, and of what folded entries force
 	extra     int // collateral of the tags that the plan chose
@@ -120,7 +121,7 @@ func (c *computation) add(in *Input) {
 	}
 	hit := c.named.visit(in, c.opts.Doubtful)
 	inAtom := c.atom && strings.HasPrefix(e.Path, c.atomPath)
-	if c.named.extra && (!inAtom || c.missing != nil) {
+	if c.named.extra && (!inAtom || c.missing != nil && !in.Selected) {
 		c.extra++
 	}
 	if c.tree.tags != nil && hit == missed && (!in.Selected || in.partly()) && (!inAtom || c.missing != nil) {
@@ -153,7 +154,10 @@ func (c *computation) add(in *Input) {
 	case in.partly() && hit == missed:
 		// Partly selected, and that part is cared for: no wildcard over the rest.
 		c.directories = append(c.directories, c.named.directoriesIn(e.Path)...)
-		if c.named.extra && !along {
+		switch {
+		case inAtom:
+			fresh = 0 // as a part of that it is selected
+		case c.named.extra:
 			c.totals.Collateral++
 			fresh = 0
 		}
@@ -204,7 +208,7 @@ func (c *computation) inAtom(in *Input, settled bool) {
 		top.unselected++
 		top.sum.collateral++
 		if c.flatAtom >= 0 {
-			c.flat[c.flatAtom].Collateral++
+			c.flat[c.flatAtom].collateral++
 		}
 		return
 	}
@@ -218,8 +222,8 @@ func (c *computation) inAtom(in *Input, settled bool) {
 	}
 	if c.flatAtom >= 0 {
 		it := &c.flat[c.flatAtom]
-		it.Covers++
-		it.Unsure = it.Unsure || sure < len(c.atomPath)
+		it.covers++
+		it.unsure = it.unsure || sure < len(c.atomPath)
 	}
 }
 
@@ -229,8 +233,8 @@ func (c *computation) addFlat(l *leaf) {
 		c.uncovered = append(c.uncovered, l.trouble)
 	case l.folded:
 		c.flatAtom = len(c.flat)
-		c.flat = append(c.flat, Item{Item: cfpath.Item{Kind: cfpath.Wildcard, Text: l.path}, Covers: 1, Reason: foldedReason(l.path),
-			Unsure: l.sure < len(l.path)})
+		why := foldedReason(l.path)
+		c.flat = append(c.flat, draft{text: l.path, wildcard: true, covers: 1, why: &why, unsure: l.sure < len(l.path)})
 		if l.directory() {
 			c.flat = append(c.flat, exactItem(l, ReasonDirectory))
 		}
@@ -246,19 +250,19 @@ const exact = -1
 func (c *computation) plan(chosen point) *Plan {
 	c.reached = c.totals.Collateral
 	found := c.flat
+	var tags []Item
 	if !c.opts.flat() {
-		found = append(c.answer(chosen), c.named.chosen()...)
+		found, tags = c.answer(chosen), c.named.chosen()
 	}
 	p := &Plan{Totals: c.totals, Items: c.named.items(c.opts.OnlySeen), Uncovered: []Uncovered{}, Warnings: []Warning{}}
 	names := len(p.Items)
-	if names > 0 || found == nil {
-		found = append(slices.Grow(p.Items, len(found)), found...)
+	p.Items = slices.Grow(p.Items, len(found)+len(tags)) // which may be many
+	for i := range found {
+		p.Items = append(p.Items, found[i].item())
 	}
-	p.Items = found // which may be long
+	p.Items = append(p.Items, tags...)
 	c.addUnplanned(p)
-	slices.SortFunc(p.Items[names:], func(a, b Item) int {
-		return strings.Compare(a.Item.String(), b.Item.String())
-	})
+	slices.SortFunc(p.Items[names:], func(a, b Item) int { return compareAsSent(&a.Item, &b.Item) })
 	slices.SortFunc(c.uncovered, func(a, b *trouble) int { return strings.Compare(a.path, b.path) })
 	for _, t := range c.uncovered {
 		u := Uncovered{Path: t.path, Reason: t.reason}
@@ -278,22 +282,45 @@ func (c *computation) plan(chosen point) *Plan {
 	}
 	p.Alternatives = t.Naive(c.opts.Price, c.opts.Limits)
 	if !c.opts.Exact && !c.opts.Wildcards {
-		others, wildcards := 0, 0
-		for _, list := range [...][]Item{p.Items[:names], c.tree.items} {
-			for i := range list {
-				if list[i].Item.Kind == cfpath.Wildcard {
-					wildcards++
-				} else {
-					others++
-				}
+		wildcards := 0
+		for i := range p.Items[:names] {
+			if p.Items[i].wildcard() {
+				wildcards++
 			}
 		}
+		for i := range c.tree.items {
+			if c.tree.items[i].wildcard {
+				wildcards++
+			}
+		}
+		others := names + len(c.tree.items) - wildcards
 		if others+wildcards < t.Items {
 			alternative(WithComplete, others, wildcards, t.Collateral)
 		}
 	}
 	p.Feasible, p.Bound = true, Bound{Objective: ObjectiveItems, Lower: t.Items, Value: t.Items, Optimal: true}
 	return p
+}
+
+// compareAsSent orders items by what is sent, without making that of each.
+func compareAsSent(a, b *cfpath.Item) int {
+	if a.Kind == cfpath.Tag || b.Kind == cfpath.Tag {
+		return strings.Compare(a.String(), b.String())
+	}
+	n := min(len(a.Text), len(b.Text))
+	if c := strings.Compare(a.Text[:n], b.Text[:n]); c != 0 {
+		return c
+	}
+	end := func(it *cfpath.Item) int { // the byte after what they have in common; 0 if there is none
+		switch {
+		case len(it.Text) > n:
+			return int(it.Text[n])
+		case it.Kind == cfpath.Wildcard:
+			return '*'
+		}
+		return 0
+	}
+	return cmp.Or(cmp.Compare(end(a), end(b)), cmp.Compare(len(a.Text), len(b.Text)))
 }
 
 // addUnplanned adds what has to go out beside the planned items.
@@ -305,8 +332,8 @@ func (c *computation) addUnplanned(p *Plan) {
 			if l := (leaf{path: dir}); !have.holds(dir, true) {
 				l.judge(c.opts.Doubtful)
 				it := exactItem(&l, ReasonDirectory)
-				it.Covers = 0
-				p.Items = append(p.Items, it)
+				it.covers = 0
+				p.Items = append(p.Items, it.item())
 			}
 		}
 	}

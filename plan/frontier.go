@@ -178,10 +178,10 @@ func (t *tree) onBase(f *frontier, items, lost int) {
 	wildcards, uncovered := 0, len(t.uncovered)-lost
 	tie := int64(0)
 	for i := items; i < len(t.items); i++ {
-		if t.items[i].wildcard() {
+		if t.items[i].wildcard {
 			wildcards++
 		}
-		if t.items[i].Unsure {
+		if t.items[i].unsure {
 			tie += 1 << tieDoubts
 		}
 	}
@@ -504,14 +504,14 @@ func (t *tree) sweep(f *frontier) {
 }
 
 // under says of each item, in order of path, which wildcard of the set reaches it.
-func (d *frontiers) under(set int32, items []Item, say func(k int, w *wild)) {
+func (d *frontiers) under(set int32, items []draft, say func(k int, w *wild)) {
 	k := 0
 	for _, w := range d.members(set) {
 		stem := w.stem()
-		for ; k < len(items) && items[k].Item.Text < stem; k++ {
+		for ; k < len(items) && items[k].text < stem; k++ {
 			say(k, nil)
 		}
-		for ; k < len(items) && strings.HasPrefix(items[k].Item.Text, stem); k++ {
+		for ; k < len(items) && strings.HasPrefix(items[k].text, stem); k++ {
 			say(k, w)
 		}
 	}

@@ -72,7 +72,7 @@ func (g *group) count(covers, need, sure int) {
 }
 
 // put adds an item, which is not needed if tags cover all leaves with these signatures.
-func (t *tree) put(it Item, sigs *sigset) {
+func (t *tree) put(it draft, sigs *sigset) {
 	t.items = append(t.items, it)
 	if t.tags != nil {
 		t.tags.needs = append(t.tags.needs, sigs)
@@ -122,24 +122,49 @@ func (t *tree) emit(g *group) {
 	t.putExact(&g.one, ReasonDirectory)
 }
 
-func wildcardItem(g *group, n int) Item {
+func wildcardItem(g *group, n int) draft {
 	stem := g.path[:n]
-	it := Item{Item: cfpath.Item{Kind: cfpath.Wildcard, Text: stem}, Covers: g.covers, Collateral: g.collateral, Unsure: n > g.sure}
+	why := &Reason{}
 	entries, are := "all "+strconv.Itoa(g.covers)+" entries", " are selected"
 	if g.covers == 1 {
 		entries, are = "the only entry", " is selected"
 	}
 	switch {
 	case g.need == 1 && g.one.trouble != nil:
-		it.Reason = Reason{ReasonTrouble, fmt.Sprintf("no item can name just what is selected (%s), and nothing else cached begins with %s", g.one.trouble.reason, stem)}
+		*why = Reason{ReasonTrouble, fmt.Sprintf("no item can name just what is selected (%s), and nothing else cached begins with %s", g.one.trouble.reason, stem)}
 	case g.need == 1 && g.one.folded:
-		it.Reason = foldedReason(g.one.path)
+		*why = foldedReason(g.one.path)
 	case g.need == 1:
-		it.Reason = Reason{ReasonDoubt, "ends before a spelling that AWS does not confirm, and nothing else cached begins with " + stem}
+		*why = Reason{ReasonDoubt, "ends before a spelling that AWS does not confirm, and nothing else cached begins with " + stem}
 	case n == 1:
-		it.Reason = Reason{ReasonEverything, entries + " of the inventory" + are}
+		*why = Reason{ReasonEverything, entries + " of the inventory" + are}
 	default:
-		it.Reason = Reason{ReasonBelow, entries + " under " + stem + are}
+		*why = Reason{ReasonBelow, entries + " under " + stem + are}
+	}
+	return draft{text: stem, why: why, covers: clamp(g.covers), collateral: clamp(g.collateral), wildcard: true, unsure: n > g.sure}
+}
+
+// A draft is an item of the answer while it is looked for: small, since there may be many,
+// and most of them exact paths.
+type draft struct {
+	text               string
+	why                *Reason // nil: it is the exact path of a selected entry
+	covers, collateral int32
+	wildcard, unsure   bool
+}
+
+func (d *draft) item() Item {
+	it := Item{Item: cfpath.Item{Kind: cfpath.Path, Text: d.text}, Covers: int(d.covers), Collateral: int(d.collateral), Unsure: d.unsure}
+	if d.wildcard {
+		it.Item.Kind = cfpath.Wildcard
+	}
+	switch {
+	case d.why != nil:
+		it.Reason = *d.why
+	case d.unsure:
+		it.Reason = Reason{ReasonExact, "selected, but AWS does not confirm that this spelling reaches it"}
+	default:
+		it.Reason = Reason{ReasonExact, "selected"}
 	}
 	return it
 }

@@ -128,15 +128,12 @@ func (l *leaf) reason() string {
 	return ReasonExact
 }
 
-func exactItem(l *leaf, code string) Item {
-	text := "selected"
-	switch {
-	case code == ReasonDirectory:
-		text = "CloudFront was seen to leave it alone when " + l.path + "* was invalidated"
-	case l.doubt:
-		text = "selected, but AWS does not confirm that this spelling reaches it"
+func exactItem(l *leaf, code string) draft {
+	d := draft{text: l.path, covers: 1, unsure: l.doubt}
+	if code == ReasonDirectory {
+		d.why = &Reason{code, "CloudFront was seen to leave it alone when " + l.path + "* was invalidated"}
 	}
-	return Item{Item: cfpath.Item{Kind: cfpath.Path, Text: l.path}, Covers: 1, Reason: Reason{code, text}, Unsure: l.doubt}
+	return d
 }
 
 func foldedReason(path string) Reason {

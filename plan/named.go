@@ -113,7 +113,13 @@ func (n *named) visit(in *Input, doubtful func(string) bool) hit {
 		for _, list := range [...][]int{n.exact, n.wild} {
 			i, _ := slices.BinarySearchFunc(list, e.Path, func(k int, p string) int { return strings.Compare(text(k), p) })
 			for ; i < len(list) && strings.HasPrefix(text(list[i]), e.Path); i++ {
-				n.all[list[i]].seen = true
+				it := &n.all[list[i]]
+				it.seen = true
+				inside := text(list[i])
+				if it.Item.Item.Kind == cfpath.Wildcard {
+					inside += "x" // it is not said how what it reaches goes on
+				}
+				it.Unsure = it.Unsure || selected && (!it.Item.Item.MatchesSurely(inside) || doubtful != nil && doubtful(inside))
 			}
 		}
 	}

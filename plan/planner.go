@@ -240,7 +240,7 @@ func (c *computation) choose(b budgets, anyhow bool) (point, bool) {
 	if d == nil {
 		wildcards := 0
 		for i := range c.tree.items {
-			if c.tree.items[i].wildcard() {
+			if c.tree.items[i].wildcard {
 				wildcards++
 			}
 		}
@@ -293,14 +293,14 @@ func (c *computation) choose(b budgets, anyhow bool) (point, bool) {
 
 // answer is what a point stands for: the items, while what it leaves uncovered goes
 // to c.uncovered, and what it reaches to the totals.
-func (c *computation) answer(chosen point) []Item {
+func (c *computation) answer(chosen point) []draft {
 	t := &c.tree
 	if chosen.set == 0 {
 		c.uncovered = t.uncovered
 		return t.items
 	}
 	d := t.dp
-	var found []Item
+	found := t.items[:0] // whatever is left stands where it stood, or before
 	d.under(chosen.set, t.items, func(k int, w *wild) {
 		if w == nil {
 			found = append(found, t.items[k])
@@ -323,7 +323,7 @@ func (c *computation) answer(chosen point) []Item {
 	return found
 }
 
-func (w *wild) item() Item {
+func (w *wild) item() draft {
 	if w.fresh == 0 && (w.collateral == 0 || w.lone != nil && w.lone.folded) {
 		g := group{path: w.path, covers: w.covers, collateral: w.collateral, need: 2, sure: w.n}
 		if w.lone != nil {
@@ -332,12 +332,12 @@ func (w *wild) item() Item {
 			}
 		}
 		it := wildcardItem(&g, w.n)
-		it.Unsure = w.unsure
+		it.unsure = w.unsure
 		return it
 	}
-	return Item{
-		Item: cfpath.Item{Kind: cfpath.Wildcard, Text: w.stem()}, Covers: w.covers, Collateral: w.collateral, Unsure: w.unsure,
-		Reason: Reason{ReasonBudget, fmt.Sprintf("%d of %d entries under %s are selected, and the budgets allow the rest",
+	return draft{
+		text: w.stem(), wildcard: true, covers: clamp(w.covers), collateral: clamp(w.collateral), unsure: w.unsure,
+		why: &Reason{ReasonBudget, fmt.Sprintf("%d of %d entries under %s are selected, and the budgets allow the rest",
 			w.covers, w.covers+w.collateral, w.stem())},
 	}
 }

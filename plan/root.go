@@ -110,7 +110,21 @@ func (r *root) path(have *Reach, path string) {
 	}
 	if _, err := cfpath.Name(other); err == nil {
 		r.add(have, cfpath.Item{Kind: cfpath.Path, Text: other}, path)
+	} else if stem, ok := r.stem(other, false); ok {
+		r.add(have, cfpath.Item{Kind: cfpath.Wildcard, Text: stem}, path)
 	}
+}
+
+// stem is the longest that can be sent for a path, if it reaches nothing but the root object and,
+// unless it is named, nothing that nobody selected.
+func (r *root) stem(path string, named bool) (string, bool) {
+	stem := path
+	if !stemmable(path) {
+		stem, _ = cfpath.TightestStem(path)
+	}
+	_, ok := r.other(stem)
+	pure := named || !slices.ContainsFunc(r.below(stem), func(e rootEntry) bool { return !e.selected })
+	return stem, ok && stem != "/" && pure && stemmable(stem)
 }
 
 // wildcard adds the other stem of one that goes out. Unless that is named, it must not reach
@@ -120,7 +134,7 @@ func (r *root) wildcard(have *Reach, stem string, named bool) {
 	if !ok {
 		return
 	}
-	if stemmable(other) && (named || !slices.ContainsFunc(r.below(other), func(e rootEntry) bool { return !e.selected })) {
+	if other, ok := r.stem(other, named); ok {
 		r.add(have, cfpath.Item{Kind: cfpath.Wildcard, Text: other}, stem+"*")
 		return
 	}

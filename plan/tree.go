@@ -35,7 +35,7 @@ type tree struct {
 	groups []*group
 	spare  []*chosen
 
-	items     []Item
+	items     []draft
 	uncovered []*trouble
 
 	dp       *frontiers // nil without budgets
