@@ -19,6 +19,9 @@ func (p *planner) compare(c *computation, plan *Plan) error {
 	other := &computation{opts: &p.opts, named: newNamed(p.opts.Named, nil)}
 	other.tree.init(p.scope, d)
 	prefix := c.selection.first[:common(c.selection.first, c.selection.last)]
+	if stem, ok := cfpath.TightestStem(prefix); ok && !cfpath.ValidStem(prefix) { // CloudFront takes no end in an escape
+		prefix = stem
+	}
 	n := &naive{}
 	inPrefix := 0
 	if err := p.each(func(in *Input) {

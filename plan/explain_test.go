@@ -123,9 +123,25 @@ func TestCompare(t *testing.T) {
 // What tools do that know nothing but the paths that changed. Each takes them in
 // byte order, and returns items.
 
-// commonPrefix is one wildcard after the longest common prefix.
+// commonPrefix is one wildcard after the longest common prefix that CloudFront takes.
 func commonPrefix(paths []string) []string {
-	return []string{paths[0][:common(paths[0], paths[len(paths)-1])] + "*"}
+	n := common(paths[0], paths[len(paths)-1])
+	for n > 1 && !cfpath.ValidStem(paths[0][:n]) {
+		n--
+	}
+	return []string{paths[0][:n] + "*"}
+}
+
+// CloudFront takes no wildcard that ends inside an escape.
+func TestCommonPrefixEndsBetweenEscapes(t *testing.T) {
+	p, err := Compute(inputs(map[string]bool{"/%27": false, "/%27a": true, "/%C3%A9": true, "/b": false}), Options{Wildcards: true, Compare: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(p.Alternatives, func(a Alternative) bool { return a.Name == CommonPrefix })
+	if i < 0 || p.Alternatives[i].Collateral != 2 {
+		t.Errorf("%+v: \"/*\" hits two that nobody selected", p.Alternatives)
+	}
 }
 
 // wholeDirectories replaces the pages of a directory by "dir/*" where there are two or more.
