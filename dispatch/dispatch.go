@@ -323,6 +323,7 @@ func (d *Dispatcher) plan(ctx context.Context, s selector.Selector, o journal.Op
 		Wildcards: o.AssumeComplete || p.Coverage.Complete,
 		Scope:     d.scope(p.Coverage), Doubtful: d.opts.Rules.QueryInDoubt,
 		Price: plan.PriceModel{FreePaths: p.FreePaths}, Limits: d.opts.Limits,
+		RootObject: s.RootObject,
 	}
 	if err := setBudgets(&po, o); err != nil {
 		return nil, err

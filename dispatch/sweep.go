@@ -70,7 +70,8 @@ func (d *Dispatcher) sweep(ctx context.Context, l *leader, r *run, now time.Time
 	var due []string
 	wait, refused := idle, false
 	for _, rep := range r.reports {
-		if history.Settles(rep.Path, rep.End, margin) || !d.concerns(r, rep) {
+		settled := history.Settles(rep.Path, rep.End, margin)
+		if settled && r.settledBeside(history, rep, margin) || !d.concerns(r, rep) {
 			continue
 		}
 		if r.refused(rep.Path) {
@@ -81,7 +82,7 @@ func (d *Dispatcher) sweep(ctx context.Context, l *leader, r *run, now time.Time
 			wait = min(wait, ripe.Sub(now)+time.Millisecond)
 			continue
 		}
-		if namedSince(history, rep.Path, rep.End.Add(margin)) {
+		if !settled && namedSince(history, rep.Path, rep.End.Add(margin)) {
 			// The item went out, but AWS leaves open whether it matches: sending
 			// it again would not make it surer.
 			d.refuse(r, rep.Path, "its spelling is in doubt, and it was sighted again while it was purged")
@@ -218,6 +219,24 @@ func namedSince(h *journal.History, path string, t time.Time) bool {
 	return err == nil && h.Named(name).After(t)
 }
 
+// beside returns the item that goes out beside that of a path, because CloudFront may
+// hold the page there.
+func (r *run) beside(path string) (string, bool) {
+	other, ok := r.sel.OtherPath(path)
+	if !ok {
+		return "", false
+	}
+	item, err := cfpath.Name(other)
+	return item, err == nil
+}
+
+// settledBeside reports whether what was sent beside the item of a reported path was
+// sent after the report too.
+func (r *run) settledBeside(h *journal.History, rep journal.Report, margin time.Duration) bool {
+	item, ok := r.beside(rep.Path)
+	return !ok || h.Settles(item, rep.End, margin) || h.Named(item).After(rep.End.Add(margin))
+}
+
 // relevant returns the batches of this and later invalidations, of the earlier
 // ones that had not ended at its cut, and of what else is still in progress.
 func (d *Dispatcher) relevant(ctx context.Context, l *leader, r *run) ([]*journal.Batch, error) {
@@ -287,7 +306,12 @@ func (d *Dispatcher) followUp(ctx context.Context, l *leader, r *run, paths []st
 			d.refuse(r, p, fmt.Sprintf("sighted again while it was purged, and %v", err))
 			continue
 		}
-		items = append(items, item)
+		if !slices.Contains(items, item) {
+			items = append(items, item)
+		}
+		if other, ok := r.beside(p); ok && !slices.Contains(items, other) {
+			items = append(items, other)
+		}
 	}
 	if why, err := d.overGuard(ctx, r, len(items), now); err != nil {
 		return 0, err

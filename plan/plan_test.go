@@ -174,7 +174,7 @@ func TestCompute(t *testing.T) {
 		{"folded directory and named", named(complete, "/d/*"), []string{"+/d/ folded", "+/d/x"}, "/d/* named 2\n/d/ directory-itself 1", ""},
 
 		{"root object", Options{Wildcards: true, RootObject: "index.html"}, []string{"+/", "/a"}, "/ exact 1\n/index.html root-object 0", ""},
-		{"root object, the other way", Options{Wildcards: true, RootObject: "/index.html", Named: items(t, "/i*")}, []string{"+/index.html"}, "/i* named 1\n/ root-object 0", ""},
+		{"root object, the other way", Options{Wildcards: true, RootObject: "index.html", Named: items(t, "/i*")}, []string{"+/index.html"}, "/i* named 1\n/ root-object 0", ""},
 		{"root object, both", Options{Wildcards: true, RootObject: "index.html"}, []string{"+/", "+/index.html"}, "/* everything 2", ""},
 		{"root object, neither", Options{Wildcards: true, RootObject: "index.html"}, []string{"+/a"}, "/a exact 1", ""},
 		{"root object, with a query", Options{Wildcards: true, RootObject: "index.html"}, []string{"+/?q", "/a", "/index.html"}, "/?q exact 1\n/index.html?q root-object 0", ""},

@@ -16,7 +16,8 @@ import (
 // "/", so what is sent for one is sent for the other too:
 // https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/DefaultRootObject.html.
 type root struct {
-	object   string      // its path
+	object   string // its path
+	page     cfpath.RootObject
 	seen     []rootEntry // the entries under either path, in byte order
 	folded   []rootEntry // those of them that are folded and not selected
 	doubtful func(path string) bool
@@ -35,34 +36,36 @@ type rootEntry struct {
 
 // newRoot is nil if there is no root object, or none that can be requested.
 func newRoot(object string, doubtful func(path string) bool) *root {
-	path, err := cfpath.Canonical("/" + strings.TrimPrefix(object, "/"))
-	if err != nil || path == "/" {
+	page, err := cfpath.ParseRootObject(object)
+	if err != nil || page == "" {
 		return nil
 	}
-	return &root{object: path, doubtful: doubtful}
-}
-
-// other is the path under the other name, or false if a path is not the root object's.
-func (r *root) other(path string) (string, bool) {
-	if rest, ok := strings.CutPrefix(path, r.object); ok && (rest == "" || rest[0] == '?') {
-		return "/" + rest, true
-	}
-	if path == "/" || strings.HasPrefix(path, "/?") {
-		return r.object + path[1:], true
-	}
-	return "", false
+	return &root{object: string(page), page: page, doubtful: doubtful}
 }
 
 // note keeps an entry that is the root object's.
 func (r *root) note(in *Input, reached bool) {
 	e := in.Entry
-	if _, ok := r.other(e.Path); ok || e.Folded && strings.HasPrefix(r.object, e.Path) {
+	if _, ok := r.page.Other(e.Path); ok || e.Folded && strings.HasPrefix(r.object, e.Path) {
 		selected := in.Selected && !in.partly()
 		r.seen = append(r.seen, rootEntry{e.Path, selected, selected && !in.InFlight, reached, e.Folded})
 		if e.Folded && !selected {
 			r.folded = append(r.folded, r.seen[len(r.seen)-1])
 		}
 	}
+}
+
+// sighted reports whether an item names the page, and its other path is an entry.
+func (r *root) sighted(it cfpath.Item) bool {
+	if r == nil || it.Kind != cfpath.Path {
+		return false
+	}
+	other, ok := r.page.Other(it.Text)
+	if !ok {
+		return false
+	}
+	_, found := slices.BinarySearchFunc(r.seen, other, func(e rootEntry, p string) int { return strings.Compare(e.path, p) })
+	return found
 }
 
 // below are the entries whose paths begin with a prefix.
@@ -104,7 +107,7 @@ func (r *root) beside(given []Item) {
 
 // path adds the other path of one that goes out.
 func (r *root) path(have *Reach, path string) {
-	other, ok := r.other(path)
+	other, ok := r.page.Other(path)
 	if !ok {
 		return
 	}
@@ -122,7 +125,7 @@ func (r *root) stem(path string, named bool) (string, bool) {
 	if !stemmable(path) {
 		stem, _ = cfpath.TightestStem(path)
 	}
-	_, ok := r.other(stem)
+	_, ok := r.page.Other(stem)
 	pure := named || !slices.ContainsFunc(r.below(stem), func(e rootEntry) bool { return !e.selected })
 	return stem, ok && stem != "/" && pure && stemmable(stem)
 }
@@ -130,7 +133,7 @@ func (r *root) stem(path string, named bool) (string, bool) {
 // wildcard adds the other stem of one that goes out. Unless that is named, it must not reach
 // what nobody selected: then the paths that need it are added one by one.
 func (r *root) wildcard(have *Reach, stem string, named bool) {
-	other, ok := r.other(stem)
+	other, ok := r.page.Other(stem)
 	if !ok {
 		return
 	}

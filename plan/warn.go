@@ -24,7 +24,7 @@ func (c *computation) warn(p *Plan) {
 	var unseen, collateral, unsure examples
 	for i := range c.named.all {
 		it := &c.named.all[i]
-		if !it.seen && !c.opts.OnlySeen {
+		if !it.seen && !c.opts.OnlySeen && !c.root.sighted(it.Item.Item) {
 			unseen.add(it.Item.Item.String())
 		}
 	}

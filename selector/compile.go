@@ -29,6 +29,8 @@ type Compiled struct {
 	// What is fetched beside what patterns and prefixes match; nil: nothing.
 	patternTwins, prefixTwins *patterns
 
+	root cfpath.RootObject
+
 	named []cfpath.Item
 	// unsendable are the patterns that would be named but for their spelling.
 	unsendable []string
@@ -42,6 +44,9 @@ type Compiled struct {
 func (s Selector) Compile() (*Compiled, error) {
 	c := &Compiled{empty: s.Empty(), age: -1, recent: -1}
 	var err error
+	if c.root, err = cfpath.ParseRootObject(s.RootObject); err != nil {
+		return nil, located("--root-object", s.RootObject, err, 0)
+	}
 	var given, prefixes, exclude []string
 	if c.exclude, exclude, err = compilePatterns("--exclude", s.Exclude, s.ExactQuery); err != nil {
 		return nil, err
@@ -188,7 +193,7 @@ func (c *Compiled) excluded(it cfpath.Item) bool {
 
 // Selects tells whether the entry belongs to the selection. It looks at the
 // age of the entry's last sighting at the cut; whether it is from before the cut
-// is the caller's question. It does not allocate.
+// is the caller's question. It does not allocate, but for the root object with a query.
 func (c *Compiled) Selects(e *inventory.Entry, cut time.Time) bool {
 	if c.recent >= 0 && e.Last.Before(cut.Add(-c.recent)) {
 		return false
@@ -203,6 +208,14 @@ func (c *Compiled) Selects(e *inventory.Entry, cut time.Time) bool {
 // MaySelect judges by the path alone: what it does not tell, tags and age,
 // counts as selected.
 func (c *Compiled) MaySelect(path string) bool {
+	if c.maySelect(path) {
+		return true
+	}
+	other, ok := c.root.Other(path)
+	return ok && c.maySelect(other)
+}
+
+func (c *Compiled) maySelect(path string) bool {
 	if c.empty ||
 		c.patterns != nil && !c.patterns.match(path) && !c.patternTwins.matches(path) ||
 		c.prefixes != nil && !c.prefixes.match(path) && !c.prefixTwins.matches(path) ||
@@ -225,6 +238,16 @@ func (c *Compiled) MaySelect(path string) bool {
 // match below any prefix, and two criteria that each select something there may
 // have nothing in common.
 func (c *Compiled) MaySelectBelow(prefix string) bool {
+	if c.maySelectBelow(prefix) {
+		return true
+	}
+	if other, ok := c.root.Other(prefix); ok && strings.Contains(prefix, "?") {
+		return c.maySelectBelow(other)
+	}
+	return c.root != "" && strings.HasPrefix(string(c.root), prefix) && (c.maySelect("/") || c.maySelectBelow("/?"))
+}
+
+func (c *Compiled) maySelectBelow(prefix string) bool {
 	return !c.empty &&
 		(c.patterns == nil || c.patterns.matchBelow(prefix) || c.patternTwins.matchesBelow(prefix)) &&
 		(c.prefixes == nil || c.prefixes.matchBelow(prefix) || c.prefixTwins.matchesBelow(prefix)) &&
@@ -253,6 +276,10 @@ func (c *Compiled) tagged(tags []string) bool {
 	}
 	return false
 }
+
+// OtherPath returns the other path of the default root object, or false if a path is
+// not one of its two.
+func (c *Compiled) OtherPath(path string) (string, bool) { return c.root.Other(path) }
 
 // Named returns the items that go out as the user named them, sighted or not, in
 // the order given: patterns without '*' or with their only '*' at the end, as far
@@ -295,6 +322,10 @@ func (c *Compiled) Prefix() string {
 		if len(common) > len(prefix) {
 			prefix = common
 		}
+	}
+	if root := string(c.root); root != "" && prefix != "" &&
+		(strings.HasPrefix(root, prefix) || strings.HasPrefix(prefix, root) || strings.HasPrefix(prefix, "/?")) {
+		return "/" // under which both of its paths are
 	}
 	return prefix
 }

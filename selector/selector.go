@@ -59,6 +59,10 @@ type Selector struct {
 	// Patterns and Prefixes select is selected too. Tags and ages are those of the
 	// twin itself. Nothing of it goes out as named. Regexps cannot be combined with it.
 	Twins []string `json:"twins,omitempty"`
+	// RootObject is the distribution's default root object, as "index.html", or empty.
+	// It and "/" are one page: who selects either selects both, with their queries. Only
+	// what excludes both excludes it.
+	RootObject string `json:"root_object,omitempty"`
 	// ExactQuery takes patterns literally: one without '?' is a path without query.
 	ExactQuery bool `json:"exact_query,omitempty"`
 }

@@ -42,6 +42,11 @@ func TestMaySelect(t *testing.T) {
 		{"all", Selector{All: true}, []string{"/", "/a?b"}, nil},
 		{"all but", Selector{All: true, Exclude: []string{"/a", "*.js"}}, []string{"/", "/ab", "/x.js/y"}, []string{"/a", "/a?b", "/x.js", "/x.js?v=1"}},
 		{"a path and its queries", Selector{Patterns: []string{"/a"}}, []string{"/a", "/a?", "/a?x=1", "/a?x=1?y"}, []string{"/", "/ab", "/a/", "/A"}},
+		{"a root object as /", Selector{Patterns: []string{"/"}, RootObject: "index.html"}, []string{"/", "/?q", "/index.html", "/index.html?q"}, []string{"/index.html5", "/a", "/a/index.html"}},
+		{"a root object by a pattern", Selector{Patterns: []string{"*.html"}, RootObject: "index.html"}, []string{"/", "/?q", "/index.html", "/a.html"}, []string{"/a", "/a/"}},
+		{"a root object with a query", Selector{Patterns: []string{"/?q*"}, RootObject: "index.html"}, []string{"/?q", "/index.html?q=1"}, []string{"/", "/index.html", "/?r"}},
+		{"a root object, excluded under one path", Selector{All: true, Exclude: []string{"/"}, RootObject: "index.html"}, []string{"/", "/index.html", "/a"}, nil},
+		{"a root object, excluded", Selector{All: true, Exclude: []string{"/", "/index.html"}, RootObject: "index.html"}, []string{"/a"}, []string{"/", "/index.html", "/?q"}},
 		{"a path literally", Selector{Patterns: []string{"/a"}, ExactQuery: true}, []string{"/a"}, []string{"/a?x=1", "/a?"}},
 		{"a path with a query", Selector{Patterns: []string{"/a?x=1"}}, []string{"/a?x=1"}, []string{"/a", "/a?x=11", "/a?x=1&y"}},
 		{"a trailing star", Selector{Patterns: []string{"/a*"}}, []string{"/a", "/ab", "/a?x"}, []string{"/", "/b"}},
@@ -200,6 +205,23 @@ func TestNames(t *testing.T) {
 	}
 }
 
+// What is folded is selected below if one of its paths is: of the default root object, one
+// is everywhere.
+func TestARootObjectBelow(t *testing.T) {
+	c := compile(t, Selector{Patterns: []string{"/"}, RootObject: "index.html"})
+	for prefix, want := range map[string]bool{"/": true, "/i": true, "/index.html": true, "/index.html?": true, "/index.html?q": true, "/?": true, "/index.html/": false, "/a": false} {
+		if got := c.MaySelectBelow(prefix); got != want {
+			t.Errorf("%s: %t", prefix, got)
+		}
+	}
+	c = compile(t, Selector{Patterns: []string{"/?q=1"}, RootObject: "index.html"})
+	for prefix, want := range map[string]bool{"/i": true, "/index.html?": true, "/index.html?q=1": true, "/index.html?r": false, "/?q": true, "/a": false} {
+		if got := c.MaySelectBelow(prefix); got != want {
+			t.Errorf("with a query, %s: %t", prefix, got)
+		}
+	}
+}
+
 func TestPrefix(t *testing.T) {
 	tests := []struct {
 		s    Selector
@@ -212,6 +234,10 @@ func TestPrefix(t *testing.T) {
 		{Selector{Patterns: []string{"/a/b*"}, Prefixes: []string{"/a/b/c", "/a/b/d"}}, "/a/b/"},
 		{Selector{Patterns: []string{"/a/b/c*"}, Prefixes: []string{"/a"}}, "/a/b/c"},
 		{Selector{Tags: []string{"x"}}, ""},
+		{Selector{Patterns: []string{"/index.html"}, RootObject: "index.html"}, "/"},
+		{Selector{Patterns: []string{"/ind*"}, RootObject: "index.html"}, "/"},
+		{Selector{Patterns: []string{"/?q=*"}, RootObject: "index.html"}, "/"},
+		{Selector{Patterns: []string{"/blog/*"}, RootObject: "index.html"}, "/blog/"},
 	}
 	for _, tt := range tests {
 		if got := compile(t, tt.s).Prefix(); got != tt.want {
@@ -349,7 +375,8 @@ func TestString(t *testing.T) {
 func TestJSON(t *testing.T) {
 	s := Selector{
 		Patterns: []string{"/a*"}, Prefixes: []string{"/p"}, Regexps: []string{"x$"}, Tags: []string{"t"},
-		OlderThan: []Duration{Duration(time.Hour), 1, -1500000000}, SeenSince: []Duration{2}, Exclude: []string{"*.js"}, ExactQuery: true,
+		OlderThan: []Duration{Duration(time.Hour), 1, -1500000000}, SeenSince: []Duration{2}, Exclude: []string{"*.js"},
+		Twins: []string{"{page}/"}, RootObject: "index.html", ExactQuery: true,
 	}
 	data, err := json.Marshal(s)
 	if err != nil {

@@ -45,6 +45,7 @@ The file is YAML. Its keys are the names of flags, limits and distributions:
       aliases: [www.example.com, example.com]
       scope: ['/*']            # what the recorders see
       origin-path: /production
+      root-object: index.html  # what "/" is at the origin
       policy: CachingOptimized # of the default behaviour; or its values:
       default-ttl: 1h          # min-ttl, max-ttl, query, cache-options, all-headers
       behaviors:

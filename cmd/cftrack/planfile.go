@@ -42,7 +42,7 @@ func repetitionOf(v *dispatch.Preview) *repetitionJSON {
 
 // inPlanFile are the flags whose part a plan file has.
 var inPlanFile = []string{"all", "prefix", "regexp", "tag", "older-than", "seen-since", "exclude", "exact-query", "null",
-	"twins", "assume-complete", "only-seen", "exact", "batch", "max-collateral", "max-items", "max-wildcards", "native-tags", "explain", "compare"}
+	"twins", "assume-complete", "only-seen", "exact", "batch", "max-collateral", "max-items", "max-wildcards", "native-tags", "root-object", "explain", "compare"}
 
 // fromFile returns what a plan file says to send.
 func (f *invalidateFlags) fromFile(a *app, args []string) (dispatch.Request, error) {

@@ -37,6 +37,7 @@ type planFlags struct {
 	maxCollateral                            budgetFlag
 	maxItems, maxWildcards                   atMost
 	explain                                  []string
+	rootObject                               string
 	repeatAfter                              config.Duration
 }
 
@@ -57,6 +58,7 @@ func (p *planFlags) add(cmd *cobra.Command) {
 	f.Var(&p.maxItems, "max-items", "the best plan of at most so many items, whatever it hits beside")
 	f.Var(&p.maxWildcards, "max-wildcards", "at most so many wildcards")
 	f.BoolVar(&p.nativeTags, "native-tags", false, "CloudFront takes the distribution's tags: use '#tag' where that is cheaper")
+	f.StringVar(&p.rootObject, "root-object", "", "the distribution's default root object, as index.html: it and / are one page")
 	f.StringArrayVar(&p.explain, "explain", nil, "say what the plan does to this `path`, and why")
 	f.BoolVar(&p.compare, "compare", false, "show what other budgets and simpler ways would cost")
 }
@@ -72,6 +74,9 @@ func (p *planFlags) request(a *app, args []string, t *target) (dispatch.Request,
 	}
 	if err := required(s, args); err != nil {
 		return dispatch.Request{}, err
+	}
+	if s.RootObject = p.rootObject; t.Distribution != nil && a.origins["root-object"].Source < config.FromEnvironment {
+		s.RootObject = t.RootObject
 	}
 	if err := p.inScope(t); err != nil {
 		return dispatch.Request{}, err

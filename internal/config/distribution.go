@@ -25,6 +25,8 @@ type Distribution struct {
 	Scope      []string // path patterns of what its recorders see
 	OriginPath *string
 	TagHeader  *string
+	// RootObject is what CloudFront asks the origin for in place of "/", as "index.html".
+	RootObject string
 	// NativeTags: CloudFront takes "#tag" for it.
 	NativeTags bool
 	Twins      []string // templates of what is fetched beside a page; nil: the default ones
@@ -174,6 +176,13 @@ func (d *decoder) distribution(n ast.Node) Distribution {
 		case "tag-header":
 			s := d.word(e)
 			out.TagHeader = &s
+		case "root-object":
+			if t, ok := d.text(e.value, e.name); ok {
+				if _, err := cfpath.ParseRootObject(t.text); err != nil {
+					d.wrong(t.node, err)
+				}
+				out.RootObject = t.text
+			}
 		case "native-tags":
 			if t, ok := d.text(e.value, e.name); ok {
 				v, err := strconv.ParseBool(t.text)
@@ -234,7 +243,7 @@ func (d *decoder) distribution(n ast.Node) Distribution {
 				out.Behaviors = append(out.Behaviors, d.behavior(b))
 			}
 		default:
-			d.fail(e.key, "a distribution has id, aliases, scope, origin-path, behaviors, policy, min-ttl, default-ttl, max-ttl, query, cache-options, all-headers, "+
+			d.fail(e.key, "a distribution has id, aliases, scope, origin-path, root-object, behaviors, policy, min-ttl, default-ttl, max-ttl, query, cache-options, all-headers, "+
 				"error-ttl, error-ttls, tiers, tag-header, native-tags, twins, role, profile, account, limits and budget", "unknown key %q", e.name)
 		}
 	}

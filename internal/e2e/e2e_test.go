@@ -117,8 +117,8 @@ func (w *world) get(edge int, path string) (version int, hit bool) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	text, ok := strings.CutPrefix(string(body), path+" v")
-	if version, err = strconv.Atoi(text); !ok || err != nil {
+	page, text, _ := strings.Cut(string(body), " v")
+	if version, err = strconv.Atoi(text); page != path && path != "/" || err != nil { // "/" may be a root object
 		w.t.Errorf("%s: %q: %v", path, body, err)
 	}
 	return version, strings.HasPrefix(resp.Header.Get("X-Cache"), "Hit")
@@ -224,6 +224,47 @@ func TestThePurgeRaceIsClosed(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// The default root object is one page with "/", whichever is named, and wherever
+// CloudFront keeps it.
+func TestTheRootObjectIsPurgedUnderBothPaths(t *testing.T) {
+	for _, byIndex := range []bool{false, true} {
+		for _, named := range []string{"/", "/index.html", "*.html"} {
+			t.Run(fmt.Sprintf("%s, kept as index %t", named, byIndex), func(t *testing.T) {
+				inWorld(t, simulator.Options{DefaultRootObject: "index.html", RootKeyIsIndex: byIndex}, func(t *testing.T, w *world) {
+					w.get(0, "/")
+					w.get(1, "/index.html")
+					w.get(1, "/other")
+					time.Sleep(time.Minute)
+					w.site.slow("/index.html", 12*time.Second)
+					done := make(chan struct{})
+					go func() {
+						defer close(done)
+						w.get(2, "/") // reads version 1
+					}()
+					time.Sleep(time.Second)
+					w.site.publish()
+					w.site.slow("/index.html", 0)
+					r := w.invalidate(selector.Selector{Patterns: []string{named}, RootObject: "index.html"})
+					<-done
+					w.everywhere(func(e int) {
+						for _, p := range []string{"/", "/index.html"} {
+							if version, _ := w.get(e, p); version != 2 {
+								t.Errorf("edge %d serves the old %s", e, p)
+							}
+						}
+					})
+					if _, hit := w.get(1, "/other"); !hit {
+						t.Error("what nobody selected was purged")
+					}
+					if r.FollowUps != 2 {
+						t.Errorf("%d follow-ups", r.FollowUps)
+					}
+				})
+			})
+		}
 	}
 }
 
