@@ -49,6 +49,7 @@ const (
 	keyHead  = "head"
 	keyTrack = "track"
 	keyLease = "lease"
+	dirLease = "lease/" // what only one holder has: a store that went back gives versions again
 
 	keyWindows   = "windows"
 	keyCompacted = "compacted"

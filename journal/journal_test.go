@@ -342,3 +342,36 @@ func TestPartsAreThereWithTheirInvalidation(t *testing.T) {
 		})
 	}
 }
+
+// swapped is a store whose data may be exchanged, as by a failover.
+type swapped struct{ store.Store }
+
+// A store that went back to before a lease gives out its version again.
+func TestALeaseIsNotTakenForAnothersOfTheSameVersion(t *testing.T) {
+	before, after := memstore.New(), memstore.New()
+	defer before.Close()
+	defer after.Close()
+	st := &swapped{before}
+	j := journal.Open(st, "E1")
+	a := journaltest.Lease(t, j, "a", t0)
+	st.Store = after
+	b := journaltest.Lease(t, j, "b", t0.Add(time.Second))
+	if err := a.Renew(t.Context(), t0.Add(2*time.Second), time.Minute); !errors.Is(err, journal.ErrLeaseLost) {
+		t.Errorf("renewing: %v", err)
+	}
+	if err := a.PutWindows(t.Context(), &journal.Windows{}); !errors.Is(err, journal.ErrLeaseLost) {
+		t.Errorf("writing: %v", err)
+	}
+	if err := a.Release(t.Context()); !errors.Is(err, journal.ErrLeaseLost) {
+		t.Errorf("releasing: %v", err)
+	}
+	if err := b.Renew(t.Context(), t0.Add(3*time.Second), time.Minute); err != nil {
+		t.Errorf("who holds it: %v", err)
+	}
+	if err := b.Release(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if docs, err := after.List(t.Context(), "E1", "lease", "", 0); err != nil || len(docs) != 0 {
+		t.Errorf("left: %v, %v", docs, err)
+	}
+}

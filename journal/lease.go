@@ -24,7 +24,8 @@ type Lease struct {
 	holder   string
 	until    time.Time
 	tookOver bool
-	version  uint64
+	version  uint64 // of the lease's document, which others read
+	own      uint64 // of the holder's own, which is gone as soon as somebody else leads
 }
 
 type leaseDoc struct {
@@ -50,8 +51,13 @@ func (j *Journal) Acquire(ctx context.Context, holder string, now time.Time, d t
 		return nil, Holding(cur), nil
 	}
 	l := &Lease{j: j, holder: holder, until: now.Add(d), tookOver: v != 0 && cur.Holder != holder, version: v}
-	l.version, err = j.commit(ctx, []store.Requirement{{Key: keyLease, Version: v}},
-		put(keyLease, leaseDoc{holder, l.until}))
+	t := store.Transaction{Require: []store.Requirement{{Key: keyLease, Version: v}},
+		Put: []store.Put{put(keyLease, leaseDoc{holder, l.until}), put(dirLease+holder, struct{}{})}}
+	if l.tookOver {
+		t.Delete = []string{dirLease + cur.Holder}
+	}
+	l.version, err = j.store.Commit(ctx, j.dist, t)
+	l.own = l.version
 	if errors.Is(err, store.ErrConflict) {
 		return nil, Holding{Holder: "another dispatcher", Until: now.Add(d)}, nil
 	}
@@ -77,7 +83,12 @@ func (l *Lease) Renew(ctx context.Context, now time.Time, d time.Duration) error
 
 // Release gives the lease up, so that another need not wait for it to run out.
 func (l *Lease) Release(ctx context.Context) error {
-	return l.commit(ctx, store.Transaction{Delete: []string{keyLease}}, nil)
+	return l.commit(ctx, store.Transaction{Delete: []string{keyLease, dirLease + l.holder}}, nil)
+}
+
+// held is true of the store as long as nobody else leads.
+func (l *Lease) held() []store.Requirement {
+	return []store.Requirement{{Key: keyLease, Version: l.version}, {Key: dirLease + l.holder, Version: l.own}}
 }
 
 // SaveBatch writes a new batch and the invalidation that counts it, in one
@@ -172,14 +183,14 @@ func (b *Batch) key() string { return fmt.Sprintf("%s%s/%06d", dirBatches, numbe
 // commit writes t under the lease. A conflict is told apart from a lost lease by
 // looking at the lease itself.
 func (l *Lease) commit(ctx context.Context, t store.Transaction, done func(version uint64)) error {
-	t.Require = append(t.Require, store.Requirement{Key: keyLease, Version: l.version})
+	t.Require = append(t.Require, l.held()...)
 	v, err := l.j.store.Commit(ctx, l.j.dist, t)
 	if errors.Is(err, store.ErrConflict) {
 		var cur leaseDoc
 		switch now, e := l.j.get(ctx, keyLease, &cur); {
 		case e != nil:
 			return e
-		case now != l.version:
+		case now != l.version || cur.Holder != l.holder:
 			return ErrLeaseLost
 		}
 	}

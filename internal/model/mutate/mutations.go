@@ -57,12 +57,12 @@ var mutations = []mutation{
 	}}},
 	{"lease", "a dispatcher's writes are not conditional on its lease", []edit{{
 		"journal/lease.go",
-		`	t.Require = append(t.Require, store.Requirement{Key: keyLease, Version: l.version})`,
+		`	t.Require = append(t.Require, l.held()...)`,
 		``,
 	}}},
 	{"leader", "every dispatcher takes itself for the leader, and nobody's writes are conditional", []edit{{
 		"journal/lease.go",
-		`	t.Require = append(t.Require, store.Requirement{Key: keyLease, Version: l.version})`,
+		`	t.Require = append(t.Require, l.held()...)`,
 		``,
 	}, {
 		"journal/lease.go",
