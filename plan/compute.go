@@ -192,9 +192,6 @@ func (c *computation) add(in *Input) {
 	}
 	if maybe {
 		l.trouble, c.missing = nil, nil
-		if n := c.tree.top(); n.depth == len(l.path) {
-			n.noWild = true // what lies in it is reached by its own wildcard, or one by one
-		}
 	}
 	if c.opts.flat() {
 		c.addFlat(&l)

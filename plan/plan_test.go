@@ -170,6 +170,7 @@ func TestCompute(t *testing.T) {
 		{"folded and not all named", named(complete, "/s?q=1*"), []string{"/a", "+/s?q= folded"}, "/s?q=1* named 0\n/s?q=* folded 1", ""},
 		{"folded, with a directory named inside", named(complete, "/s/d/*"), []string{"+/s/ folded named"}, "/s/d/* named 0\n/s/d/ directory-itself 0", ""},
 		{"folded, with a directory and what is around it named inside", named(complete, "/s/d/*", "/s/d/"), []string{"+/s/ folded named"}, "/s/d/* named 0\n/s/d/ named 0", ""},
+		{"folded, over what is in doubt, complete", complete, []string{"/a", "+/s folded", "+/s/../x"}, "/s* folded 2 unsure", "spelling-in-doubt"},
 		{"folded, over what is in doubt", Options{}, []string{"+/s folded", "+/s/../x"}, "/s* folded 2 unsure", "incomplete-coverage spelling-in-doubt"},
 		{"folded directory and named", named(complete, "/d/*"), []string{"+/d/ folded", "+/d/x"}, "/d/* named 2\n/d/ directory-itself 1", ""},
 

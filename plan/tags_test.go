@@ -227,3 +227,20 @@ func TestCover(t *testing.T) {
 		}
 	})
 }
+
+// What a tag reaches of a folded entry beyond what is named of it is collateral.
+func TestTagsReachTheRestOfAFoldedEntry(t *testing.T) {
+	list := []Input{
+		{Entry: &inventory.Entry{Path: "/a", Tags: []string{"t"}}, Selected: true},
+		{Entry: &inventory.Entry{Path: "/b", Tags: []string{"t"}}, Selected: true},
+		{Entry: &inventory.Entry{Path: "/c"}},
+		{Entry: &inventory.Entry{Path: "/s/", Tags: []string{"t"}, Folded: true}, Selected: true, Named: true},
+	}
+	p, err := Compute(sequence(list), Options{Wildcards: true, NativeTags: true, Named: items(t, "/s/1"), MaxCollateral: &Budget{Entries: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := texts(p); !slices.Equal(got, []string{"/s/1", "#t"}) || p.Totals.Collateral != 1 {
+		t.Errorf("%v, collateral %d", got, p.Totals.Collateral)
+	}
+}
