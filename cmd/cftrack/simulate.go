@@ -24,7 +24,8 @@ type simulateFlags struct {
 	foreignItems                          []string
 	edges, regional                       int
 	propagation, completion, memory       config.Duration
-	realistic, spare, reordered           bool
+	spareDirectory, spare                 bool
+	realistic, reordered                  bool
 	harsh, ignoreAge, keepForErrors, root bool
 	seed                                  uint64
 }
@@ -88,6 +89,7 @@ somebody else invalidates meanwhile, at random among the --foreign-item given.`,
 	f.Var(&flags.memory, "reference-memory", "how long a caller reference is remembered; 0: for ever")
 	f.BoolVar(&flags.reordered, "reordered-is-same", false, "the same items in another order are no conflict under one reference")
 	f.StringVar(&flags.signingRegion, "signing-region", "us-east-1", "the region that requests must be signed for; *: any")
+	f.BoolVar(&flags.spareDirectory, "spare-directory", false, "'/dir/*' leaves /dir/ alone")
 	f.BoolVar(&flags.spare, "spare-doubtful", false, "remove only what AWS confirms that an item removes")
 	f.StringVar(&flags.rootObject, "root-object", "", "the default root object, as index.html")
 	f.StringVar(&flags.tagHeader, "native-tag-header", "", "the response header with the tags that '#tag' removes")
@@ -110,7 +112,7 @@ func (a *app) beside(names ...string) string {
 func (f *simulateFlags) options(a *app) (o *simulator.Options, err error) {
 	o = &simulator.Options{
 		Edges: f.edges, Regional: f.regional, Harsh: f.harsh, TiersIgnoreAge: f.ignoreAge, KeepForErrors: f.keepForErrors, RootKeyIsIndex: f.root,
-		DefaultRootObject: f.rootObject, TagHeader: f.tagHeader, SpareDoubtful: f.spare, Seed: f.seed,
+		DefaultRootObject: f.rootObject, TagHeader: f.tagHeader, SpareDirectory: f.spareDirectory, SpareDoubtful: f.spare, Seed: f.seed,
 		ReferenceMemory: time.Duration(f.memory), ReorderedIsSame: f.reordered, SigningRegion: f.signingRegion,
 	}
 	if o.Limits, err = simulator.ParseLimits(f.limits); err != nil {

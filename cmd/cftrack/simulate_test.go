@@ -39,8 +39,8 @@ func TestSimulateFlags(t *testing.T) {
 		{[]string{"--reference-memory=1h", "--reordered-is-same", "--signing-region=*", "--seed=7"}, func(o *simulator.Options) {
 			o.ReferenceMemory, o.ReorderedIsSame, o.SigningRegion, o.Seed = time.Hour, true, "*", 7
 		}},
-		{[]string{"--spare-doubtful", "--root-object=index.html", "--native-tag-header=Cache-Tag"}, func(o *simulator.Options) {
-			o.SpareDoubtful, o.DefaultRootObject, o.TagHeader = true, "index.html", "Cache-Tag"
+		{[]string{"--spare-directory", "--spare-doubtful", "--root-object=index.html", "--native-tag-header=Cache-Tag"}, func(o *simulator.Options) {
+			o.SpareDirectory, o.SpareDoubtful, o.DefaultRootObject, o.TagHeader = true, true, "index.html", "Cache-Tag"
 		}},
 	} {
 		a := &app{origins: map[string]config.Origin{}}
