@@ -47,18 +47,40 @@ func (s *sample) skewAt(local time.Time) time.Duration {
 	return s.skew + time.Duration(drift*float64(max(age, -age)))
 }
 
-// Sync measures the offset by one call to the source. Half of the time that the
+// slow is the uncertainty from which a measurement is made again: the process may have
+// been stopped in it. A process that slept for hours while it asked would otherwise
+// date what it does next by half of them ahead, and leases with it.
+const (
+	slow  = 3 * time.Second
+	tries = 3
+)
+
+func measure(ctx context.Context, src Source) (*sample, error) {
+	before := time.Now()
+	now, err := src.Now(ctx)
+	if err != nil {
+		return nil, err
+	}
+	half := time.Since(before) / 2
+	return &sample{local: before.Add(half), store: now.Round(0).UTC(), skew: half}, nil
+}
+
+// Sync measures the offset by a call to the source, and by at most two more while that
+// takes longer than six seconds; the quickest counts. Half of the time that the
 // call takes is the uncertainty. A measurement that says less than what is known
 // already is ignored; one that contradicts it wins, since one of the clocks was
 // set. After an error the clock runs on as it was.
 func (c *Clock) Sync(ctx context.Context, src Source) error {
-	before := time.Now()
-	now, err := src.Now(ctx)
+	next, err := measure(ctx, src)
+	for n := 1; n < tries && err == nil && next.skew > slow; n++ {
+		var again *sample
+		if again, err = measure(ctx, src); err == nil && again.skew < next.skew {
+			next = again
+		}
+	}
 	if err != nil {
 		return err
 	}
-	half := time.Since(before) / 2
-	next := &sample{local: before.Add(half), store: now.Round(0).UTC(), skew: half}
 	if cur := c.sample.Load(); cur != nil {
 		known := cur.skewAt(next.local)
 		if off := next.store.Sub(cur.at(next.local)); next.skew > known && max(off, -off) <= next.skew+known {

@@ -101,6 +101,51 @@ func TestAContradictionWins(t *testing.T) {
 	})
 }
 
+// sleeper is a store whose caller is stopped (SIGSTOP, say) while it asks.
+type sleeper struct {
+	remote
+	sleeps []time.Duration // what remains of them
+}
+
+func (s *sleeper) Now(ctx context.Context) (time.Time, error) {
+	now, err := s.remote.Now(ctx)
+	if len(s.sleeps) > 0 {
+		time.Sleep(s.sleeps[0])
+		s.sleeps = s.sleeps[1:]
+	}
+	return now, err
+}
+
+// Half of what it slept is not how late it is.
+func TestAMeasurementThatWasSleptOverIsMadeAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, synced := range []bool{false, true} {
+			var c storetime.Clock
+			src := &sleeper{remote: remote{offset: time.Minute, out: time.Millisecond, back: time.Millisecond}}
+			if synced {
+				sync(t, &c, &src.remote)
+				src.offset = -time.Minute // it was set while its caller slept, so that nothing that is known holds
+			}
+			src.sleeps = []time.Duration{2 * time.Hour}
+			if err := c.Sync(t.Context(), src); err != nil {
+				t.Fatal(err)
+			}
+			if d := off(&c, &src.remote); max(d, -d) > time.Millisecond || c.Skew() > 2*time.Millisecond {
+				t.Errorf("synced before: %v: it is %v off, and says %v", synced, d, c.Skew())
+			}
+		}
+		// A store that is always slow is believed, by the best that it did.
+		var c storetime.Clock
+		src := &sleeper{sleeps: []time.Duration{30 * time.Second, 10 * time.Second, 20 * time.Second, time.Millisecond}}
+		if err := c.Sync(t.Context(), src); err != nil || len(src.sleeps) != 1 {
+			t.Fatalf("%v, %d measurements", err, 4-len(src.sleeps))
+		}
+		if d := off(&c, &src.remote); d != -5*time.Second {
+			t.Errorf("it is %v off", d)
+		}
+	})
+}
+
 func TestFromLocal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var c storetime.Clock
