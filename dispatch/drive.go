@@ -447,7 +447,9 @@ func (d *Dispatcher) refresh(ctx context.Context, l *leader) ([]*run, error) {
 	}
 	var open []*run
 	ended := true
+	there := make(map[uint64]bool, len(invs))
 	for _, inv := range invs {
+		there[inv.Number] = true
 		mark := unread[inv.Number]
 		if inv.State.Ended() && (mark == 0 || inv.State == journal.Cancelled || inv.State == journal.Failed) {
 			if mark != 0 { // what it left stale is known to whoever stopped it
@@ -482,6 +484,12 @@ func (d *Dispatcher) refresh(ctx context.Context, l *leader) ([]*run, error) {
 		}
 		r.inv, r.lookBefore = inv, l.lost
 		open = append(open, r)
+	}
+	for n := range l.runs {
+		if !there[n] {
+			// Gone, with the lease perhaps that was held: another one may have its version.
+			return nil, journal.ErrLeaseLost
+		}
 	}
 	return open, nil
 }

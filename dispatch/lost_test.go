@@ -146,3 +146,25 @@ func TestALostInvalidationIsSaid(t *testing.T) {
 		})
 	}
 }
+
+// A lease that is held does not prove that nothing was lost: a store that went back
+// may have given its version once more.
+func TestAnInvalidationThatIsLostWithoutItsLeaseIsSaid(t *testing.T) {
+	inWorld(t, simulator.Options{Completion: time.Minute}, func(t *testing.T, w *world) {
+		time.AfterFunc(5*time.Second, func() {
+			docs, err := w.st.List(context.Background(), dist, "inv/", "", 2)
+			if err != nil || len(docs) != 1 {
+				t.Errorf("%d invalidations, %v", len(docs), err)
+				return
+			}
+			if _, err := w.st.Commit(context.Background(), dist, store.Transaction{Delete: []string{docs[0].Key}}); err != nil {
+				t.Error(err)
+			}
+		})
+		c, stop := context.WithTimeout(t.Context(), time.Hour)
+		defer stop()
+		if _, err := dispatch.New(w.st, dist, w.cdn, nil).Invalidate(c, pattern("/a")); !errors.Is(err, dispatch.ErrGone) {
+			t.Errorf("%v", err)
+		}
+	})
+}
