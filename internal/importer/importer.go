@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cf-invalidation-tracker/cftrack/accesslog"
@@ -36,14 +37,22 @@ type Importer struct {
 	store   store.Store
 	journal *journal.Journal
 	history *journal.History // nil: nothing was purged yet
+	done    *journal.History // of those purges that are known to be completed
 	margin  time.Duration
 
-	held      []accesslog.Line
+	held      []heldLine
 	selectors map[uint64]*selector.Compiled
 
 	// Recorded, Purged and Reports count sightings that were taken, those that a
 	// later purge has settled, and reports.
 	Recorded, Purged, Reports int
+}
+
+// A heldLine is a line that was not flushed yet. What a purge removes that is under way
+// is no entry any more, but whoever is over without it is not over before that purge.
+type heldLine struct {
+	accesslog.Line
+	purged bool
 }
 
 // New reads the purge history of a distribution. Spellings are in doubt where the
@@ -57,13 +66,15 @@ func New(ctx context.Context, st store.Store, distribution string, rules *lifeti
 	}
 	if len(batches) > 0 {
 		r.history = journal.NewHistory(batches, rules.QueryInDoubt)
+		done := slices.DeleteFunc(slices.Clone(batches), func(b *journal.Batch) bool { return b.State != journal.BatchDone })
+		r.done = journal.NewHistory(done, rules.QueryInDoubt)
 	}
 	return r, nil
 }
 
 // Fork returns an importer beside this one, for another goroutine.
 func (r *Importer) Fork() *Importer {
-	return &Importer{store: r.store, journal: r.journal, history: r.history, margin: r.margin, selectors: make(map[uint64]*selector.Compiled)}
+	return &Importer{store: r.store, journal: r.journal, history: r.history, done: r.done, margin: r.margin, selectors: make(map[uint64]*selector.Compiled)}
 }
 
 // Margin is how much later than a sighting's end CloudFront may have had the last byte
@@ -74,16 +85,20 @@ func (r *Importer) Margin() time.Duration { return r.margin }
 // counts: one that a later purge settled does not.
 func (r *Importer) Add(ctx context.Context, l accesslog.Line) (bool, error) {
 	s := &l.Sighting
-	if r.history != nil && !l.Folded && r.history.Settles(s.Path, s.End, r.margin) {
+	purged := r.history != nil && !l.Folded && r.history.Settles(s.Path, s.End, r.margin)
+	if purged {
 		r.Purged++
-		return false, nil
+		if r.done.Settles(s.Path, s.End, r.margin) {
+			return false, nil
+		}
+	} else {
+		r.Recorded++
 	}
-	r.held = append(r.held, l)
-	r.Recorded++
+	r.held = append(r.held, heldLine{l, purged})
 	if len(r.held) < recordBatch {
-		return true, nil
+		return !purged, nil
 	}
-	return true, r.Flush(ctx)
+	return !purged, r.Flush(ctx)
 }
 
 // Flush merges what is held, reads the journal, and reports. Only then is it safe to
@@ -96,6 +111,9 @@ func (r *Importer) Flush(ctx context.Context) error {
 	index := make(map[string]int, len(r.held))
 	for i := range r.held {
 		l := &r.held[i]
+		if l.purged {
+			continue
+		}
 		if at, ok := index[l.Sighting.Path]; ok {
 			updates[at].Record = updates[at].Record.Merge(l.Record())
 			continue
@@ -103,8 +121,10 @@ func (r *Importer) Flush(ctx context.Context) error {
 		index[l.Sighting.Path] = len(updates)
 		updates = append(updates, inventory.Update{Path: l.Sighting.Path, Record: l.Record()})
 	}
-	if err := r.store.Merge(ctx, r.journal.Distribution(), updates); err != nil {
-		return err
+	if len(updates) > 0 {
+		if err := r.store.Merge(ctx, r.journal.Distribution(), updates); err != nil {
+			return err
+		}
 	}
 	if err := r.report(ctx); err != nil {
 		return err

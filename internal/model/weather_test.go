@@ -388,6 +388,25 @@ func TestLogsAreReadLate(t *testing.T) {
 	}
 }
 
+// What a batch that is under way removes need not be listed, and whoever is over
+// without it is not over before that batch.
+func TestALogIsReadWhileItsPurgeIsUnderWay(t *testing.T) {
+	logged := get(5*s1, 0, 20*ms)
+	logged.Who = 1
+	early := Step{Do: Purge, At: 10 * s1, Now: true, Selector: selector.Selector{Regexps: []string{"^/a$"}}}
+	s := site(logged, early, purge(20*s1, "/a*"), Step{Do: Import, At: 20*s1 + 500*ms})
+	s.Servers[1] = Server{Logs: true}
+	s.Effect, s.Status = 9*s1, 9*s1
+	w := hold(t, s)
+	first, second := w.final.Invalidations[0], w.final.Invalidations[1]
+	if first.Ended.Before(second.Ended.Add(-s1)) || first.FollowUps != 0 || second.FollowUps != 0 {
+		t.Errorf("%d and %d follow-ups, and the first was over %v before the second", first.FollowUps, second.FollowUps, second.Ended.Sub(first.Ended))
+	}
+	if _, ok := w.listed["/a"]; ok {
+		t.Error("what was purged is listed")
+	}
+}
+
 func TestScriptsSayWhatTheyAre(t *testing.T) {
 	for seed := range uint64(50) {
 		if a, b := fmt.Sprint(Draw(seed)), fmt.Sprint(Draw(seed)); a != b {
