@@ -57,10 +57,19 @@ func (w *world) lookNowAndThen(stop <-chan struct{}) {
 		select {
 		case <-stop:
 			return
-		case <-time.After(5300 * time.Millisecond):
+		case <-time.After(w.lookAgain()):
 			w.look("in passing")
 		}
 	}
+}
+
+func (w *world) lookAgain() time.Duration {
+	const often, seldom = 5300 * time.Millisecond, 10 * time.Minute
+	q, now := w.script.Quiet, time.Since(w.base)
+	if now < q.From || now >= q.Until {
+		return often
+	}
+	return min(seldom, q.Until-now+often)
 }
 
 // look holds promises 1 and 2 against what the edges would serve now.
@@ -101,7 +110,7 @@ func (w *world) look(when string) {
 			}
 			if e, ok := o.entries[obj.Path]; !ok && !o.inFlight(obj.Path) && !w.excused(o, res, nil) {
 				w.fault("%s: edge %d holds %s (response %d until %v), which the inventory lacks", when, edge, obj.Path, res.id, obj.Expires.Sub(w.base))
-			} else if ok && res.by != nil && e.Expires.Before(obj.Expires.Add(w.g.offset-time.Second)) && !o.inFlight(obj.Path) && !w.excused(o, res, nil) {
+			} else if ok && res.by != nil && e.Expires.Before(obj.Expires.Add(w.g.offset-time.Second)) && !o.inFlight(obj.Path) && !w.unrecorded(o, res, nil) {
 				w.fault("%s: edge %d holds %s (response %d) beyond the entry's end", when, edge, obj.Path, res.id)
 			}
 		}
@@ -223,14 +232,24 @@ func (o *observation) inFlight(path string) bool {
 // as that may hide anything from an invalidation. With none it is about the
 // inventory: before its flush a live recorder may hold it too.
 func (w *world) excused(o *observation, res *response, inv *journal.Invalidation) bool {
+	w.mu.Lock()
+	imported, assumed, losses := !res.imported.IsZero() && !res.imported.After(o.now), res.assumption, w.losses
+	w.mu.Unlock()
+	if res.by != nil && (!imported || assumed || losses) {
+		return w.unrecorded(o, res, inv)
+	}
+	// Logged: before the import nothing is promised, nor if the store lost it; from then
+	// on no gap hides it. A line's life counts from its end: it says nothing of the drain.
+	flush := inv == nil
+	over := flush && !o.now.Before(res.end.Add(res.maxAge*time.Duration(w.rules.Tiers)))
+	return losses || over || !imported || assumed && !flush
+}
+
+// unrecorded is excused as far as the response's recorder is concerned.
+func (w *world) unrecorded(o *observation, res *response, inv *journal.Invalidation) bool {
 	flush := inv == nil
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if res.by == nil { // logged: before the import nothing is promised, nor if the store lost it
-		// A line's life counts from its end: it says nothing of the drain.
-		over := flush && !o.now.Before(res.end.Add(res.maxAge*time.Duration(w.rules.Tiers)))
-		return w.losses || over || res.imported.IsZero() || res.imported.After(o.now) || res.assumption && !flush
-	}
 	if !res.over {
 		return false
 	}

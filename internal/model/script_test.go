@@ -28,8 +28,12 @@ type Script struct {
 	Pages   []Page
 	Servers []Server
 	Purgers int
+	Quiet   Quiet `json:",omitzero"`
 	Steps   []Step
 }
+
+// A Quiet is a time of hours in which nothing happens.
+type Quiet struct{ From, Until time.Duration }
 
 // A Page is a path of the site.
 type Page struct {
@@ -61,7 +65,7 @@ const (
 	Outage     Kind = "outage"     // nobody can reach the store, For
 	Back       Kind = "back"       // the store loses its last Ops writes
 	Empty      Kind = "empty"      // the store loses everything
-	Import     Kind = "import"     // the logs so far
+	Import     Kind = "import"     // the logs so far, Text: of whom and how; For: starts are not known
 	Purge      Kind = "purge"      // Purger Who invalidates Selector
 	Plan       Kind = "plan"       // Purger Who makes plan file Text of Selector
 	Send       Kind = "send"       // Purger Who sends plan file Text
@@ -225,6 +229,9 @@ func Draw(seed uint64) *Script {
 	if r.chance(60) {
 		s.Steps = append(s.Steps, Step{At: 0, Do: Purger, Who: r.IntN(s.Purgers)})
 	}
+	if r.chance(2) { // an hour of virtual time costs as much as a hundred short histories
+		s.hours(r, length)
+	}
 	if slices.ContainsFunc(s.Servers, func(x Server) bool { return x.Logs }) {
 		for range 1 + r.IntN(2) {
 			s.Steps = append(s.Steps, Step{At: r.between(length/3, length+time.Minute), Do: Import, For: pick(r, 0, time.Hour)})
@@ -329,6 +336,40 @@ func (s *Script) purge(r drawer, at time.Duration) Step {
 		s.Steps = append(s.Steps, Step{At: at + r.between(0, 10*time.Second), Do: Cancel})
 	}
 	return p
+}
+
+// hours draws what happens hours later: logs are read, of a time in which recorders
+// were cut off or nobody had one.
+func (s *Script) hours(r drawer, length time.Duration) {
+	s.Quiet = Quiet{length + time.Minute, length + r.between(65*time.Minute, 2*time.Hour)}
+	late := s.Quiet.Until + time.Minute
+	switch r.IntN(3) {
+	case 0:
+		for i := range s.Servers {
+			s.Servers[i].Logs = true
+		}
+	case 1:
+		for who := range s.Servers {
+			at := r.between(0, length)
+			s.Steps = append(s.Steps, Step{Do: Cut, At: at, Who: who, For: late - at + r.between(-time.Minute, 2*time.Minute)})
+		}
+	default:
+		at := r.between(0, length)
+		s.Steps = append(s.Steps, Step{Do: StopPurger, At: at, Who: r.IntN(s.Purgers), Ops: r.IntN(40), For: late - at})
+	}
+	var cuts []time.Duration
+	for range 1 + r.IntN(2) {
+		at := late + r.between(-time.Minute, 2*time.Minute)
+		cuts = append(cuts, at)
+		s.purge(r, at)
+	}
+	for range r.IntN(10) {
+		s.get(r, cuts, length)
+	}
+	for range 1 + r.IntN(3) {
+		s.Steps = append(s.Steps, Step{Do: Import, At: late + r.between(-time.Minute, 4*time.Minute),
+			Text: pick(r, "", "all", "all", "again", "again", "half"), For: pick(r, 0, 0, time.Hour)})
+	}
 }
 
 func (s *Script) recorderTrouble(r drawer, at time.Duration) {

@@ -229,8 +229,8 @@ func noticed(lost []write) bool {
 	return !slices.ContainsFunc(lost, func(w write) bool { return w.kind == 'm' && !renewed[w.link] })
 }
 
-// tooMany calls are made by no process that gets anywhere.
-const tooMany = 50_000
+// tooMany calls are made by no process that gets anywhere, in a minute.
+const tooMany = 20_000
 
 var errGone = errors.New("model: this process is no more")
 
@@ -244,7 +244,8 @@ type link struct {
 	fail func(format string, args ...any)
 
 	mu       sync.Mutex
-	calls    int
+	calls    int       // since minute
+	minute   time.Time // when counting began
 	rand     *rand.Rand
 	dead     bool
 	died     chan struct{}
@@ -291,6 +292,9 @@ func (l *link) isDead() bool {
 func (l *link) call(ctx context.Context, op string, toStore bool, f func() error) error {
 	l.mu.Lock()
 	l.calls++
+	if now := time.Now(); now.Sub(l.minute) >= time.Minute {
+		l.minute, l.calls = now, 0
+	}
 	circles := l.calls == tooMany
 	before := time.Duration(l.rand.Int64N(int64(3 * time.Millisecond)))
 	after := time.Duration(0)
