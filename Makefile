@@ -26,5 +26,5 @@ lint: ## What golangci-lint says; .golangci.yml has the rules and their exceptio
 fmt: ## Format the code
 	gofmt -w $$(git ls-files '*.go')
 
-bench: ## Every benchmark beside its peers, into docs/performance.md (10 minutes)
+bench: ## Every benchmark beside its peers, into docs/performance.md (20 minutes)
 	go run ./internal/bench -o docs/performance.md

@@ -5,6 +5,8 @@ package main
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"strings"
 )
 
@@ -30,6 +32,8 @@ paths without keeping them.`, importing},
 	{"plan", "Planning", `A plan over an inventory of a million entries in memory.`, planning},
 	{"scale", "Planning beside a scan", `A million entries that are made up and decoded as they are read, so that the peak is what
 planning takes. Processor time. docs/planner.md says what is compared.`, scale},
+	{"stored", "Planning from the embedded store", `Ten million entries, beside a bare scan of them that decodes each. The peak is that of the
+process, so with the scan's own; what the answers hold grows with their items.`, stored},
 	{"items", "What a plan hits", `Entries hit and not selected, by way: plans of at most so many items, beside what tools
 send that know only what changed. "common prefix" is one wildcard; "balanced (5)" and "levels
 (8)" shorten paths by directories until there are so few items; "directories" sends dir/* where
@@ -40,6 +44,8 @@ whatever is over its limits: by the rates alone, and with 3,000 in progress that
 after 25 s. Compared with the least time that the limits allow. The memory is what the
 process grew by, the journal in memory and the simulator included. Then, in real time, from making a
 dispatcher to the first call, with 10,000 entries.`, dispatching},
+	{"journal", "Reading the journal", `10,000 invalidations that are over, each of one batch with ten items; compacted, their
+batches are forgotten.`, reading},
 }
 
 func names() []string {
@@ -148,6 +154,63 @@ func scale(ctx context.Context, _ int64) (*table, error) {
 			m.peer = "scan"
 		}
 		t.rows = append(t.rows, m)
+	}
+	return t, nil
+}
+
+func stored(ctx context.Context, _ int64) (*table, error) {
+	dir, err := os.MkdirTemp("", "cftrack-bench-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	env := []string{"CFTRACK_PLAN=10000000", "CFTRACK_PLAN_STORE=" + filepath.Join(dir, "store")}
+	rs, err := goTest(ctx, 1, "./plan", "^BenchmarkStore$", env, "-benchtime", "3x")
+	if err != nil {
+		return nil, err
+	}
+	t := &table{columns: []column{{"s", "s"}, {"ns/entry", "processor, ns an entry"}, {"peak-MB", "peak memory, MB"}, {"selected", "selected"},
+		{"items", "items"}, {"collateral", "collateral"}, {"gap", "gap"}}}
+	for _, r := range rs {
+		_, name := split(r.name)
+		m := row{label: name, metrics: r.metrics}
+		m.metrics["s"] = r.metrics["ns/op"] / 1e9
+		if name != "scan" {
+			m.peer = "scan"
+		}
+		t.rows = append(t.rows, m)
+	}
+	return t, nil
+}
+
+func reading(ctx context.Context, _ int64) (*table, error) {
+	t := &table{}
+	ms := make(map[string]map[string]float64) // by benchmark, by store
+	for _, st := range [...]struct{ name, pkg string }{
+		{"memory", "./journal"}, {"embedded", "./store/filestore"}, {"Redis, Unix socket", "./store/redisstore"},
+	} {
+		t.columns = append(t.columns, column{st.name, "ms, " + st.name})
+		rs, err := goTest(ctx, 3, st.pkg, "^BenchmarkJournal$", nil, "-benchtime", "5x")
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range rs {
+			_, name := split(r.name)
+			if ms[name] == nil {
+				ms[name] = make(map[string]float64)
+			}
+			ms[name][st.name] = r.metrics["ns/op"] / 1e6
+		}
+	}
+	for _, r := range [...]struct{ label, benchmark string }{
+		{"what is new: recorders and leaders, each second", "Poll/compacted=false"},
+		{"all: a recorder's first read, a new leader", "All/compacted=false"},
+		{"all and batches: each plan, the coverage", "Know/compacted=false"},
+		{"all and batches, compacted", "Know/compacted=true"},
+		{"the purge history: an import", "History/compacted=false"},
+		{"the purge history, compacted", "History/compacted=true"},
+	} {
+		t.rows = append(t.rows, row{label: r.label, metrics: ms[r.benchmark]})
 	}
 	return t, nil
 }
