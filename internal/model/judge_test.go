@@ -408,9 +408,24 @@ func (w *world) judgeQuota() {
 		return
 	}
 	for _, c := range w.sim.Refusals() {
-		if c.Own {
-			w.fault("CloudFront refuses %s at %v: %s (%d paths, %d wildcards), and nobody else uses its quota",
+		if c.Own && c.Caller != simulator.SomebodyElse {
+			w.fault("CloudFront refuses %s at %v: %s (%d paths, %d wildcards), and that is by what we sent alone",
 				c.Reference, c.Time.Sub(w.base), c.Code, c.Paths, c.Wildcards)
+		}
+	}
+}
+
+// countForeign counts what somebody else's invalidations did to ours. That all of ours
+// were sent in the end, conclude has seen; that none was refused by what we used
+// ourselves, judgeQuota.
+func (w *world) countForeign() {
+	if w.script.Foreign == 0 {
+		return
+	}
+	w.count("beside somebody else")
+	for _, c := range w.sim.Refusals() {
+		if c.Caller != simulator.SomebodyElse {
+			w.count("refused for somebody else")
 		}
 	}
 }
@@ -431,6 +446,9 @@ func (w *world) judgeBills() {
 	sent := make(map[string]string) // invalidation and item to reference
 	for _, v := range w.sim.Invalidations() {
 		b := saved[v.CallerReference]
+		if v.Caller == simulator.SomebodyElse {
+			continue
+		}
 		if b == nil {
 			w.fault("CloudFront bills %q with %q, which the journal does not know", v.CallerReference, v.Items)
 			continue

@@ -24,6 +24,8 @@ type Script struct {
 	Status  time.Duration // from the effect to Completed
 	Lag     bool          // calls of a store take up to seconds now and then
 	Quota   string        // of items: "rates", "strict" or none
+	Foreign float64       `json:",omitempty"` // batches a second that somebody else sends
+	Blind   bool          `json:",omitempty"` // nobody may list invalidations
 	Tiers   int
 	Pages   []Page
 	Servers []Server
@@ -124,8 +126,8 @@ func (s Step) String() string {
 // String is a readable form of the whole history.
 func (s *Script) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "seed %d, store %+v ahead, %d edges, effect %v, status %v, spare %v, lag %v, quota %q, tiers %d, %d purgers\n",
-		s.Seed, s.Offset, s.Edges, s.Effect, s.Status, s.Spare, s.Lag, s.Quota, s.Tiers, s.Purgers)
+	fmt.Fprintf(&b, "seed %d, store %+v ahead, %d edges, effect %v, status %v, spare %v, lag %v, quota %q, foreign %v blind %v, tiers %d, %d purgers\n",
+		s.Seed, s.Offset, s.Edges, s.Effect, s.Status, s.Spare, s.Lag, s.Quota, s.Foreign, s.Blind, s.Tiers, s.Purgers)
 	for i, p := range s.Pages {
 		fmt.Fprintf(&b, "  page %d: %s max-age=%d tags %q\n", i, p.Path, p.MaxAge, p.Tags)
 	}
@@ -173,6 +175,10 @@ func Draw(seed uint64) *Script {
 	s.Lag = r.chance(40)
 	s.Effect = pick(r, 0, 300*time.Millisecond, 2*time.Second, 5*time.Second)
 	s.Status = pick(r, 0, 200*time.Millisecond, 3*time.Second, 25*time.Second)
+	if r.chance(15) {
+		s.Foreign, s.Blind = pick(r, 0.05, 0.3, 1), r.chance(30)
+		s.Quota = pick(r, "strict", "strict", "progress", "both")
+	}
 	if s.Effect += r.between(1, time.Millisecond); s.Effect < time.Millisecond {
 		s.Effect = -1
 	}

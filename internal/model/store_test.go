@@ -492,3 +492,12 @@ func (p phone) FindInvalidation(ctx context.Context, d, ref string, since time.T
 	err = p.call(ctx, "find", false, func() error { r, ok, err = p.CDN.FindInvalidation(ctx, d, ref, since); return err })
 	return r, ok, err
 }
+
+// ListInvalidations implements dispatch.Lister, as CloudFront's client does.
+func (p phone) ListInvalidations(ctx context.Context, d, marker string) (page []dispatch.Receipt, next string, err error) {
+	err = p.call(ctx, "list invalidations", false, func() error {
+		page, next, err = p.CDN.(dispatch.Lister).ListInvalidations(ctx, d, marker)
+		return err
+	})
+	return page, next, err
+}

@@ -138,6 +138,11 @@ func (w *world) play() {
 	switch s.Quota {
 	case "rates":
 		limits = simulator.RateQuotas()
+	case "progress":
+		limits = simulator.Limits{Paths: 60, Wildcards: 3}
+	case "both":
+		limits = simulator.RateQuotas()
+		limits.Paths, limits.Wildcards = 60, 3
 	case "strict":
 		// What was sent a second apart comes a little less than a second apart.
 		limits = simulator.Limits{PathRate: 157, WildcardRate: 1.05, PathBurst: 150, WildcardBurst: 1, WildcardsArePaths: true}
@@ -145,6 +150,7 @@ func (w *world) play() {
 	w.sim, err = simulator.New(http.HandlerFunc(w.origin), &simulator.Options{
 		Edges: max(1, s.Edges), Rules: &w.rules, SpareDoubtful: s.Spare, Seed: s.Seed,
 		Propagation: s.Effect, Completion: max(-1, s.Status), Intercept: w.intercept, Limits: limits,
+		Foreign: w.foreign(),
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -686,8 +692,20 @@ func (w *world) site(rw http.ResponseWriter, r *http.Request) {
 	_, _ = rw.Write([]byte(body))
 }
 
+// foreign is what somebody else sends: of pages that are not ours, so that what is gone
+// is our doing, but within the same limits.
+func (w *world) foreign() simulator.Foreign {
+	if w.script.Foreign == 0 {
+		return simulator.Foreign{}
+	}
+	return simulator.Foreign{Rate: w.script.Foreign, Paths: 5, Wildcards: 1}
+}
+
 // intercept is CloudFront's weather.
 func (w *world) intercept(op string, _ *http.Request) *simulator.Fault {
+	if op == simulator.ListInvalidations && w.script.Blind {
+		return &simulator.Fault{Status: http.StatusForbidden, Code: "AccessDenied", Message: "not authorized to perform: cloudfront:ListInvalidations"}
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !time.Now().Before(w.fair) {
@@ -763,6 +781,7 @@ func (w *world) conclude() {
 	w.judgeBills()
 	w.judgePlanFiles()
 	w.judgeQuota()
+	w.countForeign()
 }
 
 // allTold reports whether all live recorders have flushed and read since all

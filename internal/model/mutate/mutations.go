@@ -139,4 +139,20 @@ var mutations = []mutation{
 		`		if r.done.Settles(s.Path, s.End, r.margin) {`,
 		`		if true {`,
 	}}},
+	{"tokens", "what is sent is not paid for", []edit{{
+		"dispatch/account.go",
+		`		p.take(a, l, calls)
+		if count`,
+		`		if count`,
+	}}},
+	{"pushed-back", "what CloudFront has no room for is dropped at its fourth refusal", []edit{{
+		"dispatch/call.go",
+		`	enough := 3
+`,
+		`	if at.refusals == 4 {
+		return 0, d.replace(ctx, l, r, b, "no room", now)
+	}
+	enough := 3
+`,
+	}}},
 }
