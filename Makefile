@@ -17,7 +17,7 @@ test: ## Every test, with the race detector
 	./test.sh
 
 soak: ## 200,000 random histories, and 200 processes killed at random moments (an hour on two cores)
-	CFTRACK_HISTORIES=200000 go test -count=1 -timeout 12h -v -run '^TestHistories$$' ./internal/model
+	CFTRACK_HISTORIES=200000 CFTRACK_FAILURES=20 go test -count=1 -timeout 12h -v -run '^TestHistories$$' ./internal/model
 	CFTRACK_KILLS=200 go test -race -count=1 -timeout 1h -v -run '^Test(Killed|Redis|Failover|FullDisk|Leader|Several)' ./internal/process
 
 lint: ## What golangci-lint says; .golangci.yml has the rules and their exceptions

@@ -79,10 +79,10 @@ func ComputeCoverage(k Knowledge, now time.Time, longest time.Duration) Coverage
 	}
 	for _, s := range k.Sessions {
 		if s.Lost(now) {
-			if g := s.gap(now, longest); g.matters(now, longest, whole) {
+			if g := s.gap(now, longest, k.Invalidations); g.matters(now, longest, whole) {
 				c.Gaps = append(c.Gaps, g)
 			}
-		} else if s.behind(k.Invalidations) {
+		} else if s.behind(k.Invalidations, now) {
 			c.Gaps = append(c.Gaps, Gap{ID: s.ID, From: s.Oldest, Cause: CauseBehind, Recorder: s.Recorder})
 		}
 	}
@@ -104,11 +104,12 @@ func ComputeCoverage(k Knowledge, now time.Time, longest time.Duration) Coverage
 	return c
 }
 
-// behind reports whether an invalidation has ended without the session, which was
-// lost or not there yet, and which may hold something from before its cut.
-func (s *Session) behind(invs []*Invalidation) bool {
+// behind reports whether an invalidation had ended at a time without the session, which
+// was lost or not there yet, and which may hold something from before its cut.
+func (s *Session) behind(invs []*Invalidation, at time.Time) bool {
 	return slices.ContainsFunc(invs, func(inv *Invalidation) bool {
-		return (inv.State == Completed || inv.State == Partial) && !s.HasAcked(inv.Number) && !s.Oldest.After(inv.Cut)
+		return (inv.State == Completed || inv.State == Partial) && !inv.Ended.After(at) &&
+			!s.HasAcked(inv.Number) && !s.Oldest.After(inv.Cut)
 	})
 }
 

@@ -66,9 +66,14 @@ func (g *Gap) Owes(n uint64) bool {
 	return g.Left != nil && n <= g.Left.Through && n > g.Left.Acked && !slices.Contains(g.Left.AckedAlso, n)
 }
 
-// gap is what a lost session leaves, as far as one can know at now.
-func (s *Session) gap(now time.Time, longest time.Duration) Gap {
+// gap is what a lost session leaves, as far as one can know at now. It is what was not
+// flushed; of one that came back after an invalidation had ended without it, and was
+// lost again before it had caught up, also what was flushed and not reported.
+func (s *Session) gap(now time.Time, longest time.Duration, invs []*Invalidation) Gap {
 	g := Gap{ID: s.ID, From: s.Flushed, Cause: CauseLost, Recorder: s.Recorder, Silent: s.Renewed.Add(s.Lease)}
+	if s.Oldest.Before(g.From) && s.behind(invs, s.Renewed) {
+		g.From = s.Oldest
+	}
 	if now.Sub(g.Silent) >= max(PresumedDead, longest) {
 		g.Until = g.Silent
 	}
@@ -187,7 +192,11 @@ func (j *Journal) accept(ctx context.Context, id, reason, by string, now time.Ti
 		if err != nil {
 			return nil, err
 		}
-		*g = s.gap(now, 0)
+		invs, err := j.Invalidations(ctx, 0)
+		if err != nil {
+			return nil, err
+		}
+		*g = s.gap(now, 0, invs)
 		g.Until = now
 		g.Left = &Left{Acked: s.Acked, AckedAlso: s.AckedAlso, Through: h.Number}
 		t = j.replace(id, sv, hv)

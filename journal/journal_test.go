@@ -202,6 +202,34 @@ func TestASessionsLongerLifetimeCounts(t *testing.T) {
 	}
 }
 
+// A recorder that is back, and dies before it has caught up, has flushed what an
+// invalidation that ended without it does not know of.
+func TestWhoDiesBehindLeavesAGapFromItsBeginning(t *testing.T) {
+	for name, tc := range map[string]struct {
+		renewed time.Duration // after the end
+		acked   uint64
+		from    time.Duration
+	}{
+		"back, and behind":         {time.Minute, 0, 0},
+		"back, and it caught up":   {time.Minute, 1, 3 * time.Hour},
+		"lost before it had ended": {-time.Minute, 0, 3 * time.Hour}, // the dispatcher spoke for it
+	} {
+		t.Run(name, func(t *testing.T) {
+			j := open(t)
+			inv := journaltest.Create(t, j, "/*")
+			inv.State, inv.Ended = journal.Completed, t0.Add(2*time.Hour)
+			journaltest.Lease(t, j, "d", t0)
+			s := journaltest.Session(t, j, "s", t0)
+			s.Oldest, s.Flushed, s.Renewed, s.Acked = t0, t0.Add(3*time.Hour), inv.Ended.Add(tc.renewed), tc.acked
+			k := journal.Knowledge{Tracking: journal.Tracking{Since: t0}, Sessions: []*journal.Session{s}, Invalidations: []*journal.Invalidation{inv}}
+			c := journal.ComputeCoverage(k, t0.Add(4*time.Hour), time.Hour)
+			if len(c.Gaps) != 1 || c.Gaps[0].Cause != journal.CauseLost || !c.Gaps[0].From.Equal(t0.Add(tc.from)) {
+				t.Errorf("%+v", c.Gaps)
+			}
+		})
+	}
+}
+
 // TestHistoryAgreesWithLookingAtEveryItem compares the index with the definition.
 func TestHistoryAgreesWithLookingAtEveryItem(t *testing.T) {
 	path := rapid.Custom(func(t *rapid.T) string {

@@ -87,6 +87,9 @@ func (w *world) look(when string) {
 			if res == nil || obj.Status != 200 || !obj.Fresh(o.now) || !o.now.Before(obj.Stored.Add(res.maxAge)) {
 				continue // a failure, or kept beyond its life since the origin failed
 			}
+			if w.script.Renew && obj.Stored.After(res.end.Add(2*time.Second+res.maxAge)) {
+				continue // so was the regional cache's, which the edge took for new
+			}
 			key := fmt.Sprint(edge, " ", obj.Path, " ", res.id)
 			next[key] = seen{res, obj.Expires}
 			for _, v := range removed {
@@ -415,10 +418,19 @@ func (w *world) judgeQuota() {
 	}
 }
 
-// countForeign counts what somebody else's invalidations did to ours. That all of ours
+// countRare counts what is drawn seldom: that there are regional caches, and what
+// somebody else's invalidations did to ours. That all of ours
 // were sent in the end, conclude has seen; that none was refused by what we used
 // ourselves, judgeQuota.
-func (w *world) countForeign() {
+func (w *world) countRare() {
+	for upper := range w.script.Upper {
+		if len(w.sim.Regional(upper)) > 0 {
+			w.count("held by a regional cache")
+		}
+	}
+	if w.script.Renew {
+		w.count("kept anew by an edge")
+	}
 	if w.script.Foreign == 0 {
 		return
 	}

@@ -27,6 +27,8 @@ type Script struct {
 	Foreign float64       `json:",omitempty"` // batches a second that somebody else sends
 	Blind   bool          `json:",omitempty"` // nobody may list invalidations
 	Tiers   int
+	Upper   int           `json:",omitempty"` // regional caches
+	Renew   bool          `json:",omitempty"` // edges keep what they get from those for a whole life again
 	Pages   []Page
 	Servers []Server
 	Purgers int
@@ -126,8 +128,8 @@ func (s Step) String() string {
 // String is a readable form of the whole history.
 func (s *Script) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "seed %d, store %+v ahead, %d edges, effect %v, status %v, spare %v, lag %v, quota %q, foreign %v blind %v, tiers %d, %d purgers\n",
-		s.Seed, s.Offset, s.Edges, s.Effect, s.Status, s.Spare, s.Lag, s.Quota, s.Foreign, s.Blind, s.Tiers, s.Purgers)
+	fmt.Fprintf(&b, "seed %d, store %+v ahead, %d edges, effect %v, status %v, spare %v, lag %v, quota %q, foreign %v blind %v, tiers %d, upper %d renew %v, %d purgers\n",
+		s.Seed, s.Offset, s.Edges, s.Effect, s.Status, s.Spare, s.Lag, s.Quota, s.Foreign, s.Blind, s.Tiers, s.Upper, s.Renew, s.Purgers)
 	for i, p := range s.Pages {
 		fmt.Fprintf(&b, "  page %d: %s max-age=%d tags %q\n", i, p.Path, p.MaxAge, p.Tags)
 	}
@@ -242,6 +244,10 @@ func Draw(seed uint64) *Script {
 		for range 1 + r.IntN(2) {
 			s.Steps = append(s.Steps, Step{At: r.between(length/3, length+time.Minute), Do: Import, For: pick(r, 0, time.Hour)})
 		}
+	}
+	if r.chance(30) {
+		s.Upper = 1 + r.IntN(s.Edges)
+		s.Renew = s.Tiers > 1 && r.chance(50)
 	}
 	s.sort()
 	return s

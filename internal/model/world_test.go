@@ -150,7 +150,7 @@ func (w *world) play() {
 	w.sim, err = simulator.New(http.HandlerFunc(w.origin), &simulator.Options{
 		Edges: max(1, s.Edges), Rules: &w.rules, SpareDoubtful: s.Spare, Seed: s.Seed,
 		Propagation: s.Effect, Completion: max(-1, s.Status), Intercept: w.intercept, Limits: limits,
-		Foreign: w.foreign(),
+		Foreign: w.foreign(), Regional: s.Upper, TiersIgnoreAge: s.Renew,
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -781,7 +781,7 @@ func (w *world) conclude() {
 	w.judgeBills()
 	w.judgePlanFiles()
 	w.judgeQuota()
-	w.countForeign()
+	w.countRare()
 }
 
 // allTold reports whether all live recorders have flushed and read since all
