@@ -36,7 +36,8 @@ type loop struct {
 	back    journal.Gap      // what takes its place
 	epoch   string
 	flushed time.Time // everything that ended before is in the store
-	read    uint64    // the last invalidation read
+	read    uint64    // the last invalidation read, and
+	readID  string    // its ID
 	known   []*known  // invalidations that something held may concern
 	reports []journal.Report
 	gaps    []journal.Gap
@@ -336,12 +337,20 @@ func (l *loop) saidSo(gaps ...journal.Gap) {
 	}
 }
 
-// read learns of the invalidations since the last read.
+// read learns of the invalidations since the last read. The last of those is read
+// again: where it is gone, or another one has its number, the store went back, and
+// what is remembered, acknowledgements too, is of what is no more.
 func (t *Tracker) read(ctx context.Context) error {
 	l := &t.loop
-	invs, err := t.journal.Invalidations(ctx, l.read)
+	invs, err := t.journal.Invalidations(ctx, max(l.read, 1)-1)
 	if err != nil {
 		return err
+	}
+	if l.read > 0 {
+		if len(invs) == 0 || invs[0].Number != l.read || invs[0].ID != l.readID {
+			return journal.ErrSessionLost
+		}
+		invs = invs[1:]
 	}
 	for _, inv := range invs {
 		if err := t.journal.Load(ctx, inv); err != nil {
@@ -357,7 +366,7 @@ func (t *Tracker) read(ctx context.Context) error {
 			return c.MaySelect
 		})}
 		l.known = append(l.known, k)
-		l.read = inv.Number
+		l.read, l.readID = inv.Number, inv.ID
 	}
 	return nil
 }
@@ -584,7 +593,7 @@ func (t *Tracker) explainLoss(ctx context.Context, epoch string) error {
 		return err
 	}
 	g := journal.Gap{
-		ID: "back-" + l.lost.ID, From: l.lost.Opened, Until: t.clock.Now(),
+		ID: "back-" + l.lost.ID, From: l.lost.Oldest, Until: t.clock.Now(),
 		Cause: journal.CauseStoreBack, Recorder: t.opts.Name,
 	}
 	gaps, err := t.journal.Gaps(ctx)
@@ -624,7 +633,7 @@ func (t *Tracker) explainLoss(ctx context.Context, epoch string) error {
 			l.gaps = append(l.gaps, g)
 		}
 	}
-	l.lost, l.read = nil, 0
+	l.lost, l.read, l.readID = nil, 0, ""
 	return nil
 }
 

@@ -280,8 +280,8 @@ func (w *world) unrecorded(o *observation, res *response, inv *journal.Invalidat
 			}
 		}
 	}
-	if !session && w.losses && res.by.isDead() {
-		return !res.by.ended.Load() // the store lost that it ever was, and it died before it could say so
+	if !session && w.losses && (res.by.isDead() || res.by.closing.Load()) {
+		return !res.by.ended.Load() // the store lost that it ever was, and it died, or is stopped, before it can say so
 	}
 	// One that never reached its store says that it is not ready.
 	return !session && !res.by.ended.Load() && res.by.tracker.Ready() != nil

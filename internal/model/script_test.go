@@ -178,7 +178,7 @@ func Draw(seed uint64) *Script {
 	s.Effect = pick(r, 0, 300*time.Millisecond, 2*time.Second, 5*time.Second)
 	s.Status = pick(r, 0, 200*time.Millisecond, 3*time.Second, 25*time.Second)
 	if r.chance(15) {
-		s.Foreign, s.Blind = pick(r, 0.05, 0.3, 1), r.chance(30)
+		s.Foreign, s.Blind = pick(r, 0.05, 0.3, 0.7), r.chance(30) // of the strictest rate they leave a third
 		s.Quota = pick(r, "strict", "strict", "progress", "both")
 	}
 	if s.Effect += r.between(1, time.Millisecond); s.Effect < time.Millisecond {
