@@ -31,7 +31,7 @@ the embedded store. Beside it what a shell does to count lines, and to list dist
 paths without keeping them.`, importing},
 	{"plan", "Planning", `A plan over an inventory of a million entries in memory.`, planning},
 	{"scale", "Planning beside a scan", `A million entries that are made up and decoded as they are read, so that the peak is what
-planning takes. Processor time. docs/planner.md says what is compared.`, scale},
+planning takes. Processor time. Then a hundred million. docs/planner.md says what is compared.`, scale},
 	{"stored", "Planning from the embedded store", `Ten million entries, beside a bare scan of them that decodes each. The peak is that of the
 process, so with the scan's own; what the answers hold grows with their items.`, stored},
 	{"items", "What a plan hits", `Entries hit and not selected, by way: plans of at most so many items, beside what tools
@@ -142,18 +142,25 @@ func redis(ctx context.Context, _ int64) (*table, error) {
 }
 
 func scale(ctx context.Context, _ int64) (*table, error) {
-	rs, err := goTest(ctx, 3, "./plan", "^BenchmarkScale$", nil, "-benchtime", "1x")
-	if err != nil {
-		return nil, err
-	}
-	t := &table{columns: []column{{"ns/entry", "ns an entry"}, {"peak-MB", "peak memory, MB"}, {"items", "items"}, {"collateral", "collateral"}, {"gap", "gap"}}}
-	for _, r := range rs {
-		_, name := split(r.name)
-		m := row{label: name, metrics: r.metrics}
-		if name != "scan" {
-			m.peer = "scan"
+	t := &table{columns: []column{{"ns/entry", "ns an entry"}, {"s", "s"}, {"peak-MB", "peak memory, MB"}, {"items", "items"},
+		{"collateral", "collateral"}, {"gap", "gap"}}}
+	for _, of := range [...]struct {
+		label, entries, rows string
+		runs                 int
+	}{{"", "1000000", "", 3}, {"100 million, ", "100000000", "/^(scan|nothing|section|hundredth,items=50)$", 1}} {
+		rs, err := goTest(ctx, of.runs, "./plan", "^BenchmarkScale$"+of.rows, []string{"CFTRACK_PLAN=" + of.entries}, "-benchtime", "1x")
+		if err != nil {
+			return nil, err
 		}
-		t.rows = append(t.rows, m)
+		for _, r := range rs {
+			_, name := split(r.name)
+			m := row{label: of.label + name, metrics: r.metrics}
+			m.metrics["s"] = r.metrics["ns/op"] / 1e9
+			if name != "scan" {
+				m.peer = of.label + "scan"
+			}
+			t.rows = append(t.rows, m)
+		}
 	}
 	return t, nil
 }

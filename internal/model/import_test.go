@@ -80,7 +80,7 @@ func (w *world) importLines(st store.Store, logged []*response, assumed bool) (*
 		if assumed {
 			s.Start = s.End.Add(-accesslog.Widen)
 		}
-		s.Expires = s.End.Add(r.maxAge * time.Duration(w.rules.Tiers))
+		s.Expires = s.End.Add(im.Margin() + r.maxAge*time.Duration(w.rules.Tiers)) // as the command does
 		if _, err := im.Add(ctx, line); err != nil {
 			return nil, err
 		}

@@ -242,10 +242,8 @@ func (w *world) excused(o *observation, res *response, inv *journal.Invalidation
 		return w.unrecorded(o, res, inv)
 	}
 	// Logged: before the import nothing is promised, nor if the store lost it; from then
-	// on no gap hides it. A line's life counts from its end: it says nothing of the drain.
-	flush := inv == nil
-	over := flush && !o.now.Before(res.end.Add(res.maxAge*time.Duration(w.rules.Tiers)))
-	return losses || over || !imported || assumed && !flush
+	// on no gap hides it.
+	return losses || !imported || assumed && inv != nil
 }
 
 // unrecorded is excused as far as the response's recorder is concerned.
@@ -363,7 +361,9 @@ func (w *world) selectedByAny(o *observation, res *response) bool {
 
 // judgeBatch holds a batch that is being saved against the inventory: it reaches
 // nothing that is there and was not selected. What came while the dispatcher made
-// up its mind does not count. It is called under the ground's lock.
+// up its mind does not count, nor what came before a batch was split that CloudFront
+// pushed back. It is called
+// under the ground's lock.
 func (w *world) judgeBatch(b *journal.Batch, inv *journal.Invalidation, present []inventory.Entry) {
 	c, err := inv.Selector.Compile()
 	if err != nil {
@@ -382,10 +382,15 @@ func (w *world) judgeBatch(b *journal.Batch, inv *journal.Invalidation, present 
 	w.mu.Lock()
 	w.present[b.Reference] = listed
 	w.followUps[b.Reference] = w.followUps[b.Reference] || b.FollowUp
+	follows, again := w.followUps[b.Reference], make(map[string]bool)
+	for _, text := range b.Items {
+		key := inv.ID + " " + text
+		again[text], w.saved[key] = w.saved[key], true
+	}
 	w.mu.Unlock()
 	named := w.collateral(inv)
 	for _, text := range b.Items {
-		if b.FollowUp {
+		if follows || again[text] {
 			continue // what lies under an item is followed up, whatever its tags are by now
 		}
 		it, err := cfpath.ParseItem(text)

@@ -27,8 +27,8 @@ type Script struct {
 	Foreign float64       `json:",omitempty"` // batches a second that somebody else sends
 	Blind   bool          `json:",omitempty"` // nobody may list invalidations
 	Tiers   int
-	Upper   int           `json:",omitempty"` // regional caches
-	Renew   bool          `json:",omitempty"` // edges keep what they get from those for a whole life again
+	Upper   int  `json:",omitempty"` // regional caches
+	Renew   bool `json:",omitempty"` // edges keep what they get from those for a whole life again
 	Pages   []Page
 	Servers []Server
 	Purgers int

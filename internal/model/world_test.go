@@ -94,6 +94,7 @@ type world struct {
 	skyRand   *rand.Rand
 	last      map[string]seen                 // what the edges held at the last look
 	present   map[string]map[string]time.Time // at the saving of each batch: since when
+	saved     map[string]bool                 // invalidation and item, as soon as a batch has it
 	files     map[string][]byte               // plan files, by the name that the script gives them
 	fixed     map[string]*dispatch.PlanFile   // and by hash
 	followUps map[string]bool                 // batches that are such; one that is found again does not say so
@@ -111,7 +112,7 @@ func Run(t *testing.T, s *Script) (faults, events []string) {
 
 func run(t *testing.T, s *Script) *world {
 	w := &world{script: s, opened: make(map[string]time.Time), claims: make(map[string]time.Time),
-		present: make(map[string]map[string]time.Time), files: make(map[string][]byte), fixed: make(map[string]*dispatch.PlanFile),
+		present: make(map[string]map[string]time.Time), saved: make(map[string]bool), files: make(map[string][]byte), fixed: make(map[string]*dispatch.PlanFile),
 		followUps: make(map[string]bool), counts: make(map[string]int),
 		last: make(map[string]seen), skyRand: rand.New(rand.NewPCG(s.Seed, 3))}
 	synctest.Test(t, func(t *testing.T) {
