@@ -383,6 +383,7 @@ type run struct {
 	queue    queue // planned, in no batch yet
 	queued   bool
 	sentAt   time.Time // when its last batch was saved
+	full     time.Time // since when others leave no room in progress for what is next
 	others   int       // the leader's count of others' purges when it was planned
 	purges   int       // own batches accepted
 	attempts map[string]*attempt

@@ -65,15 +65,20 @@ func (l *leader) each(f func(b *journal.Batch, r *run)) {
 // inProgress counts what CloudFront is working on for the distribution, as far as
 // is known.
 func (l *leader) inProgress() load {
-	var n load
+	n := l.own()
+	for _, f := range l.looks.foreign {
+		n = n.plus(f)
+	}
+	return n
+}
+
+// own is what of it is ours.
+func (l *leader) own() (n load) {
 	l.each(func(b *journal.Batch, _ *run) {
 		if b.State == journal.Accepted {
 			n = n.plus(loadOf(b.Items))
 		}
 	})
-	for _, f := range l.looks.foreign {
-		n = n.plus(f)
-	}
 	return n
 }
 

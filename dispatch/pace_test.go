@@ -284,3 +284,35 @@ func TestThePurseIsForOneAtATime(t *testing.T) {
 		t.Errorf("%+v, %v", a, err)
 	}
 }
+
+// Where others alone hold all room for long, one item is tried all the same: of what
+// was wanted, and only until ours is in progress.
+func TestDespiteOthers(t *testing.T) {
+	l, r := &leader{runs: make(map[uint64]*run)}, &run{inv: &journal.Invalidation{Number: 1}}
+	l.runs[1] = r
+	at := func(after time.Duration, full, wildcard bool) load { return r.despite(l, load{}, full, wildcard, t0.Add(after)) }
+	for _, tc := range []struct {
+		after          time.Duration
+		full, wildcard bool
+		want           load
+	}{
+		{0, true, true, load{}},
+		{impatience - time.Second, true, true, load{}},
+		{impatience, true, true, load{wildcards: 1}},
+		{impatience, true, false, load{others: 1}},
+		{impatience + time.Second, false, true, load{}}, // there was room: it begins anew
+		{impatience + 2*time.Second, true, true, load{}},
+		{2*impatience + 2*time.Second, true, true, load{wildcards: 1}},
+	} {
+		if got := at(tc.after, tc.full, tc.wildcard); got != tc.want {
+			t.Errorf("after %v: %+v, want %+v", tc.after, got, tc.want)
+		}
+	}
+	r.batches = []*journal.Batch{{Items: []string{"/a"}, State: journal.Accepted}}
+	if got := at(time.Hour, true, true); got != (load{}) {
+		t.Errorf("ours is in progress: %+v", got)
+	}
+	if r.batches[0].State = journal.BatchDone; at(time.Hour+time.Second, true, true) != (load{}) {
+		t.Error("the wait did not begin anew")
+	}
+}

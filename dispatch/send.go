@@ -225,6 +225,7 @@ func (d *Dispatcher) choose(ctx context.Context, l *leader, r *run, now time.Tim
 		free.others = 0
 	}
 	windowed := want.others > 0 && free.others == 0 || want.wildcards > 0 && free.wildcards == 0
+	free = r.despite(l, free, windowed, r.queue.wildcards > 0, now)
 	room.others, room.wildcards = min(room.others, free.others), min(room.wildcards, free.wildcards)
 	if learned { // one kind at a time, so that a refusal tells which there is no room for
 		if wild := r.queue.items[0].item.Kind == cfpath.Wildcard; room.wildcards > 0 && (wild || room.others == 0 || want.others == 0) {
@@ -255,6 +256,27 @@ func (d *Dispatcher) choose(ctx context.Context, l *leader, r *run, now time.Tim
 		return places, 0, err
 	}
 	return nil, min(wait, idle), nil
+}
+
+// despite makes room for an item where others alone have held all of it for so long that
+// it may never come: the window may be a limit that this account does not have, and
+// if it is one, CloudFront says so, at no cost.
+func (r *run) despite(l *leader, free load, full, wildcard bool, now time.Time) load {
+	if !full || l.own().items() > 0 {
+		r.full = time.Time{}
+		return free
+	}
+	if r.full.IsZero() {
+		r.full = now
+	}
+	if now.Sub(r.full) >= impatience {
+		if wildcard {
+			free.wildcards = max(1, free.wildcards)
+		} else {
+			free.others = max(1, free.others)
+		}
+	}
+	return free
 }
 
 // withoutSaved leaves out what was looked up and stands in a batch of another

@@ -328,6 +328,7 @@ func (d *Dispatcher) followUp(ctx context.Context, l *leader, r *run, paths []st
 		return 0, err
 	}
 	free, _ := d.free(l)
+	free = r.despite(l, free, free.others == 0, false, now)
 	n := min(len(items), r.inv.Options.Batch, room.others)
 	if n > free.others {
 		if n = free.others; n == 0 {
