@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -165,18 +166,18 @@ func scale(ctx context.Context, _ int64) (*table, error) {
 	return t, nil
 }
 
-func stored(ctx context.Context, _ int64) (*table, error) {
+func stored(ctx context.Context, _ int64) (t *table, err error) {
 	dir, err := os.MkdirTemp("", "cftrack-bench-")
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	env := []string{"CFTRACK_PLAN=10000000", "CFTRACK_PLAN_STORE=" + filepath.Join(dir, "store")}
 	rs, err := goTest(ctx, 1, "./plan", "^BenchmarkStore$", env, "-benchtime", "3x")
 	if err != nil {
 		return nil, err
 	}
-	t := &table{columns: []column{{"s", "s"}, {"ns/entry", "processor, ns an entry"}, {"peak-MB", "peak memory, MB"}, {"selected", "selected"},
+	t = &table{columns: []column{{"s", "s"}, {"ns/entry", "processor, ns an entry"}, {"peak-MB", "peak memory, MB"}, {"selected", "selected"},
 		{"items", "items"}, {"collateral", "collateral"}, {"gap", "gap"}}}
 	for _, r := range rs {
 		_, name := split(r.name)
