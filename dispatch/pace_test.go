@@ -290,7 +290,9 @@ func TestThePurseIsForOneAtATime(t *testing.T) {
 func TestDespiteOthers(t *testing.T) {
 	l, r := &leader{runs: make(map[uint64]*run)}, &run{inv: &journal.Invalidation{Number: 1}}
 	l.runs[1] = r
-	at := func(after time.Duration, full, wildcard bool) load { return r.despite(l, load{}, full, wildcard, t0.Add(after)) }
+	at := func(after time.Duration, full, wildcard bool) load {
+		return r.despite(l, load{}, full, wildcard, t0.Add(after))
+	}
 	for _, tc := range []struct {
 		after          time.Duration
 		full, wildcard bool
