@@ -966,3 +966,30 @@ func TestAnswersThatComeLate(t *testing.T) {
 		}
 	})
 }
+
+// A window that was narrowed to what somebody else always has in progress does not
+// stop what is left for ever.
+func TestOthersWhoAlwaysHoldAllRoom(t *testing.T) {
+	foreign := simulator.Foreign{Rate: 1, Wildcards: 1, Paths: 1}
+	inWorld(t, simulator.Options{Foreign: foreign, Completion: 40 * time.Second}, func(t *testing.T, w *world) {
+		j := journal.Open(w.st, dist)
+		l, _, err := j.Acquire(t.Context(), "somebody", time.Now(), time.Minute)
+		if err != nil || l == nil {
+			t.Fatal(l, err)
+		}
+		narrow := journal.Learned{Share: 0.01, Since: time.Now(), Hold: time.Hour}
+		if err := l.PutWindows(t.Context(), &journal.Windows{Items: narrow, Wildcards: narrow}); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Release(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Minute)
+		ctx, stop := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer stop()
+		rep, err := w.dispatcher().Invalidate(ctx, pattern("/a/*", "/b/*", "/c/*"))
+		if err != nil || rep.State != journal.Completed {
+			t.Errorf("%+v, %v", rep, err)
+		}
+	})
+}

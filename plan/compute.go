@@ -27,14 +27,18 @@ func Compute(in iter.Seq2[Input, error], opts Options) (*Plan, error) {
 	if err := opts.check(); err != nil {
 		return nil, err
 	}
-	p := &planner{in: in, opts: opts, scope: scope, reach: maxIndex}
+	page, err := cfpath.ParseRootObject(opts.RootObject)
+	if err != nil {
+		return nil, fmt.Errorf("plan: %w", err)
+	}
+	p := &planner{in: in, opts: opts, scope: scope, page: page, reach: maxIndex}
 	return p.plan()
 }
 
 // pass reads the inventory once.
 func (p *planner) pass(dp *frontiers) (*computation, error) {
 	c := &computation{opts: &p.opts, named: newNamed(p.opts.Named, p.chosen), lower: exact, questions: ask(p.opts.Explain)}
-	c.pending, c.root = c.questions, newRoot(p.opts.RootObject, p.opts.Doubtful)
+	c.pending, c.root = c.questions, newRoot(p.page, p.opts.Doubtful)
 	if dp != nil && !p.often {
 		dp.keep, dp.sets.limit = 1024+int(dp.index)*int(dp.index), 1<<14
 	}

@@ -18,6 +18,7 @@ type planner struct {
 	in    iter.Seq2[Input, error]
 	opts  Options
 	scope scope
+	page  cfpath.RootObject
 
 	tags   *tags         // that a pass is to fill
 	chosen []cfpath.Item // tags to send

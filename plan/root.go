@@ -16,7 +16,6 @@ import (
 // "/", so what is sent for one is sent for the other too:
 // https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/DefaultRootObject.html.
 type root struct {
-	object   string // its path
 	page     cfpath.RootObject
 	seen     []rootEntry // the entries under either path, in byte order
 	folded   []rootEntry // those of them that are folded and not selected
@@ -34,19 +33,18 @@ type rootEntry struct {
 	folded   bool
 }
 
-// newRoot is nil if there is no root object, or none that can be requested.
-func newRoot(object string, doubtful func(path string) bool) *root {
-	page, err := cfpath.ParseRootObject(object)
-	if err != nil || page == "" {
+// newRoot is nil if there is no root object.
+func newRoot(page cfpath.RootObject, doubtful func(path string) bool) *root {
+	if page == "" {
 		return nil
 	}
-	return &root{object: string(page), page: page, doubtful: doubtful}
+	return &root{page: page, doubtful: doubtful}
 }
 
 // note keeps an entry that is the root object's.
 func (r *root) note(in *Input, reached bool) {
 	e := in.Entry
-	if _, ok := r.page.Other(e.Path); ok || e.Folded && strings.HasPrefix(r.object, e.Path) {
+	if _, ok := r.page.Other(e.Path); ok || e.Folded && strings.HasPrefix(string(r.page), e.Path) {
 		selected := in.Selected && !in.partly()
 		r.seen = append(r.seen, rootEntry{e.Path, selected, selected && !in.InFlight, reached, e.Folded})
 		if e.Folded && !selected {
@@ -80,26 +78,26 @@ func (r *root) below(prefix string) []rootEntry {
 
 // beside finds what has to go out beside these items.
 func (r *root) beside(given []Item) {
-	have := ReachOf(given)
+	have, object := ReachOf(given), string(r.page)
 	for i := range given {
 		it, named := given[i].Item, given[i].Reason.Code == ReasonNamed
 		switch {
 		case it.Kind == cfpath.Tag || it.Kind == cfpath.Wildcard && it.Text == "/":
 		case it.Kind == cfpath.Path:
 			r.path(&have, it.Text)
-		case !strings.HasPrefix(r.object, it.Text):
+		case !strings.HasPrefix(object, it.Text):
 			r.wildcard(&have, it.Text, named)
 		default: // It reaches the object, with every query.
-			self, queries := named, named && it.Text == r.object
+			self, queries := named, named && it.Text == object
 			for _, e := range r.below(it.Text) {
-				self = self || e.wanted && (e.folded || e.path == r.object)
-				queries = queries || e.wanted && (e.folded || e.path != r.object)
+				self = self || e.wanted && (e.folded || e.path == object)
+				queries = queries || e.wanted && (e.folded || e.path != object)
 			}
 			if self {
-				r.path(&have, r.object)
+				r.path(&have, object)
 			}
 			if queries {
-				r.wildcard(&have, r.object+"?", named)
+				r.wildcard(&have, object+"?", named)
 			}
 		}
 	}

@@ -281,6 +281,14 @@ func (a *app) originPath(t *target) string {
 	return a.lives.originPath
 }
 
+// rootObject is the default root object: what the flag says, or else the distribution.
+func (a *app) rootObject(t *target, flag string) string {
+	if t.Distribution != nil && t.RootObject != "" && a.origins["root-object"].Source < config.FromEnvironment {
+		return t.RootObject
+	}
+	return flag
+}
+
 // openStore opens the store of the command. Nothing is dialled yet.
 func (a *app) openStore() (store.Store, error) {
 	address := a.store

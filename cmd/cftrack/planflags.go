@@ -75,9 +75,7 @@ func (p *planFlags) request(a *app, args []string, t *target) (dispatch.Request,
 	if err := required(s, args); err != nil {
 		return dispatch.Request{}, err
 	}
-	if s.RootObject = p.rootObject; t.Distribution != nil && a.origins["root-object"].Source < config.FromEnvironment {
-		s.RootObject = t.RootObject
-	}
+	s.RootObject = a.rootObject(t, p.rootObject)
 	if err := p.inScope(t); err != nil {
 		return dispatch.Request{}, err
 	}

@@ -191,9 +191,7 @@ func (a *app) simulate(ctx context.Context, flags *simulateFlags) (err error) {
 		}
 	} else {
 		o.Aliases, o.Rules, o.OriginPath = t.aliases, &t.rules, a.originPath(t)
-		if t.Distribution != nil && a.origins["root-object"].Source < config.FromEnvironment {
-			o.DefaultRootObject = t.RootObject
-		}
+		o.DefaultRootObject = a.rootObject(t, flags.rootObject)
 	}
 	if strings.HasPrefix(t.id, "dt_") {
 		o.Tenants = []string{t.id}
