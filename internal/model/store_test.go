@@ -75,7 +75,7 @@ func (g *ground) Merge(ctx context.Context, d string, updates []inventory.Update
 	defer g.mu.Unlock()
 	updates = slices.Clone(updates)
 	for _, u := range updates {
-		if g.since[u.Path].IsZero() {
+		if g.since[u.Path].IsZero() || !g.lists(d, u.Path) {
 			g.since[u.Path] = time.Now()
 		}
 	}
@@ -87,6 +87,14 @@ func (g *ground) Scan(_ context.Context, d string, r store.Range) iter.Seq2[inve
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.st.Scan(context.Background(), d, r)
+}
+
+// lists reports whether a path is listed, and has not run out.
+func (g *ground) lists(d, path string) bool {
+	for e := range g.st.Scan(context.Background(), d, store.Range{From: path, Now: g.now()}) {
+		return e.Path == path
+	}
+	return false
 }
 
 func (g *ground) list(d string, r store.Range) []inventory.Entry {
