@@ -90,7 +90,7 @@ func (d *Dispatcher) send(ctx context.Context, l *leader, r *run, b *journal.Bat
 		at.unsure = at.unsure || k == NoAnswer
 		return r.off(now, err, d.opts.Random()), nil
 	case (k == BadItem || k == TooLarge) && len(b.Items) > 1:
-		return 0, d.replace(ctx, l, r, b, err.Error(), now, halves(b.Items)...)
+		return 0, d.split(ctx, l, r, b, err.Error(), now)
 	case k == BadItem:
 		return 0, d.badItem(ctx, l, r, b, err, now)
 	default:
@@ -120,39 +120,6 @@ func kind(err error) Kind {
 		return ce.Kind
 	}
 	return NoAnswer
-}
-
-// halves splits a list; its wildcards from the others, if it has both.
-func halves(items []string) [][]string {
-	if l := loadOf(items); l.wildcards > 0 && l.others > 0 {
-		var wild, others []string
-		for _, it := range items {
-			if loadOf([]string{it}).wildcards > 0 {
-				wild = append(wild, it)
-			} else {
-				others = append(others, it)
-			}
-		}
-		return [][]string{others, wild}
-	}
-	mid := len(items) / 2
-	return [][]string{items[:mid:mid], items[mid:]}
-}
-
-// replace closes a batch that is not accepted any more, and saves others in its place.
-func (d *Dispatcher) replace(ctx context.Context, l *leader, r *run, b *journal.Batch, why string, now time.Time, lists ...[]string) error {
-	split := r.attempt(b).refusals > 0
-	children, err := l.lease.Replace(ctx, r.inv, b, why, now, lists, d.opts.Random)
-	if err != nil {
-		return err
-	}
-	for _, c := range children {
-		r.attempts[c.Reference] = &attempt{split: split}
-	}
-	delete(r.attempts, b.Reference)
-	r.batches = append(r.batches, children...)
-	r.tries = 0
-	return nil
 }
 
 // accept writes down that CloudFront took a batch, and what that teaches.
@@ -308,7 +275,7 @@ func (d *Dispatcher) pushedBack(ctx context.Context, l *leader, r *run, b *journ
 	if at.refusals >= enough && len(b.Items) > 1 && !at.unsure && (alone || now.Sub(at.since) >= impatience) {
 		// It may be more than CloudFront ever takes at once. Nobody else has ever held
 		// it, and every call of it was answered with a no: it will not be accepted.
-		return 0, d.replace(ctx, l, r, b, refusal.Error(), now, halves(b.Items)...)
+		return 0, d.split(ctx, l, r, b, refusal.Error(), now)
 	}
 	return r.off(now, refusal, d.opts.Random()), nil
 }

@@ -398,7 +398,7 @@ func (d *Dispatcher) keepToPlan(ctx context.Context, l *leader, r *run, p *Previ
 			if clean {
 				continue
 			}
-			reason = "not sent: by now it reaches what nobody selected and the plan file does not name"
+			reason = reachesMore
 		}
 		r.inv.Refused = append(r.inv.Refused, journal.Refusal{Item: it.String(), Reason: reason})
 		refused = true
@@ -408,6 +408,9 @@ func (d *Dispatcher) keepToPlan(ctx context.Context, l *leader, r *run, p *Previ
 	}
 	return nil
 }
+
+// reachesMore is why an item of a plan file is left out.
+const reachesMore = "not sent: by now it reaches what nobody selected and the plan file does not name"
 
 // refused tells whether an item or path is said not to be sent.
 func (r *run) refused(item string) bool {
@@ -423,15 +426,22 @@ func (r *run) saved(item string) bool {
 // selected, or that its plan file names, or no more of that than was planned; and whether
 // it reaches anything.
 func (d *Dispatcher) cleanBelow(ctx context.Context, r *run, it cfpath.Item, now time.Time) (clean, some bool, err error) {
+	spare := r.allowed[it.String()]
+	hit, some, err := d.hitBelow(ctx, r, it, spare, now)
+	return hit <= spare, some, err
+}
+
+// hitBelow counts what an item reaches that is neither selected nor named by a plan
+// file, and stops where that is more than most; some tells whether it reaches anything.
+func (d *Dispatcher) hitBelow(ctx context.Context, r *run, it cfpath.Item, most int, now time.Time) (hit int, some bool, err error) {
 	rg := store.Range{Now: now}
 	if it.Kind == cfpath.Wildcard {
 		rg.Prefix = it.Text
 	}
 	tag := map[string]bool{strings.ToLower(it.Text): true}
-	spare := r.allowed[it.String()]
 	for e, err := range d.journal.Store().Scan(ctx, d.journal.Distribution(), rg) {
 		if err != nil {
-			return false, false, err
+			return 0, false, err
 		}
 		if it.Kind == cfpath.Tag && !anyTag(e.Tags, tag) {
 			continue
@@ -440,9 +450,9 @@ func (d *Dispatcher) cleanBelow(ctx context.Context, r *run, it cfpath.Item, now
 		if r.sel.Selects(&e, r.inv.Cut) || r.bound != nil && r.bound.collateral[e.Path] {
 			continue
 		}
-		if spare--; spare < 0 {
-			return false, true, nil
+		if hit++; hit > most {
+			break
 		}
 	}
-	return true, some, nil
+	return hit, some, nil
 }

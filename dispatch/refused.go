@@ -24,7 +24,7 @@ func (d *Dispatcher) badItem(ctx context.Context, l *leader, r *run, b *journal.
 		return err
 	}
 	if instead != "" {
-		return d.replace(ctx, l, r, b, refusal.Error()+"; covered by "+instead, now, []string{instead})
+		return d.replace(ctx, l, r, b, refusal.Error()+"; covered by "+instead, now, nil, []string{instead})
 	}
 	b.State, b.Error = journal.BatchRefused, refusal.Error()
 	if err := l.lease.PutBatch(ctx, b); err != nil {
@@ -126,7 +126,7 @@ func (r *run) recallable() *journal.Batch {
 
 // recall drops a batch that a cancelled invalidation has not sent.
 func (d *Dispatcher) recall(ctx context.Context, l *leader, r *run, b *journal.Batch, now time.Time) error {
-	if err := d.replace(ctx, l, r, b, "cancelled before it was sent", now); err != nil {
+	if err := d.replace(ctx, l, r, b, "cancelled before it was sent", now, nil); err != nil {
 		return err
 	}
 	return d.giveBack(ctx, now, len(b.Items))

@@ -150,6 +150,9 @@ func (d *Dispatcher) fill(ctx context.Context, l *leader, r *run, now time.Time)
 		sent[x.Item] = inv.Fixed != nil
 	}
 	for _, b := range r.batches {
+		if b.State == journal.BatchRefused && len(b.Items) > 1 {
+			continue // split: what was not left out stands in another one
+		}
 		for _, it := range b.Items {
 			sent[it] = true
 		}

@@ -104,25 +104,22 @@ func (l *Lease) Adopt(ctx context.Context, inv *Invalidation, batches []*Batch) 
 	return l.saveBatches(ctx, inv, nil, batches, nil)
 }
 
-// Replace closes a batch that CloudFront refuses and saves one for each list of
-// items in its place, in one write; no lists drop it. They are unsent as far as the
-// journal knows. The caller has made sure that the closed batch is not accepted
+// Replace closes a batch that CloudFront refuses and saves others in its place, in one
+// write; with none it is dropped. They get numbers and references, and are unsent as far
+// as the journal knows. The caller has made sure that the closed batch is not accepted
 // any more, whoever sends it.
-func (l *Lease) Replace(ctx context.Context, inv *Invalidation, b *Batch, reason string, now time.Time, items [][]string,
-	random func() string) ([]*Batch, error) {
-	var batches []*Batch
-	var words []string
-	for _, list := range items {
-		batches = append(batches, &Batch{Items: list, Sent: now, FollowUp: b.FollowUp, Repeat: b.Repeat})
-		words = append(words, random())
+func (l *Lease) Replace(ctx context.Context, inv *Invalidation, b *Batch, reason string, instead []*Batch, random func() string) error {
+	words := make([]string, len(instead))
+	for i := range words {
+		words[i] = random()
 	}
 	closed := *b
 	closed.State, closed.Error = BatchRefused, reason
-	err := l.saveBatches(ctx, inv, &closed, batches, words)
+	err := l.saveBatches(ctx, inv, &closed, instead, words)
 	if err == nil {
 		*b = closed
 	}
-	return batches, err
+	return err
 }
 
 // saveBatches numbers and writes new batches. With random words, one a batch, they

@@ -196,8 +196,9 @@ func dispatching() script {
 			for _, b := range batches {
 				switch {
 				case b.State == journal.Saved && len(b.Items) > 2:
-					_, err := l.Replace(ctx, inv, b, "InvalidArgument", T0.Add(time.Second), [][]string{b.Items[:2], b.Items[2:3]}, random)
-					return false, err
+					later := T0.Add(time.Second)
+					halves := []*journal.Batch{{Items: b.Items[:2], Sent: later}, {Items: b.Items[2:3], Sent: later}}
+					return false, l.Replace(ctx, inv, b, "InvalidArgument", halves, random)
 				case b.State == journal.Saved:
 					b.State, b.Accepted, b.InvalidationID = journal.Accepted, T0.Add(2*time.Second), "I"
 					return false, l.PutBatch(ctx, b)
@@ -336,8 +337,8 @@ func aLostLeaseWritesNothing(t *testing.T, j *journal.Journal) {
 		"PutWindows":      func() error { return l.PutWindows(ctx, &journal.Windows{}) },
 		"MarkRead":        func() error { return l.MarkRead(ctx, 1, unread[1]) },
 		"Replace": func() error {
-			_, err := l.Replace(ctx, inv, b, "why", T0, [][]string{{"/a"}, {"/b"}}, func() string { return "r" })
-			return err
+			halves := []*journal.Batch{{Items: []string{"/a"}, Sent: T0}, {Items: []string{"/b"}, Sent: T0}}
+			return l.Replace(ctx, inv, b, "why", halves, func() string { return "r" })
 		},
 		"Compact": func() error {
 			_, err := l.Compact(ctx, T0.Add(100*day), time.Hour)

@@ -195,9 +195,9 @@ func aBatchIsCountedAndSavedInOneWrite(t *testing.T, j *journal.Journal) {
 
 	words := []string{"y", "z"}
 	random := func() string { w := words[0]; words = words[1:]; return w }
-	halves, err := l.Replace(t.Context(), inv, b, "InvalidArgument", T0, [][]string{b.Items[:1], b.Items[1:]}, random)
-	if err != nil || len(halves) != 2 {
-		t.Fatal(halves, err)
+	halves := []*journal.Batch{{Items: b.Items[:1], Sent: T0, Collateral: 2}, {Items: b.Items[1:], Sent: T0}}
+	if err := l.Replace(t.Context(), inv, b, "InvalidArgument", halves, random); err != nil {
+		t.Fatal(err)
 	}
 	got, err := j.Batches(t.Context(), inv.Number)
 	if err != nil || len(got) != 3 {
