@@ -333,7 +333,7 @@ func (d *Dispatcher) plan(ctx context.Context, s selector.Selector, o journal.Op
 	}
 	underWay := 0
 	without := skip
-	if p.Coverage.Complete {
+	if p.Coverage.Complete && o.RepeatAfter == 0 { // what goes out twice goes out here
 		without = d.skipUnderWay(k.Batches, o.Margin+d.clock.Skew(), skip, &underWay)
 	}
 	p.Plan, err = plan.Compute(d.inputs(ctx, c, cut, now, without, p), po)

@@ -104,11 +104,12 @@ func likely(invs []*journal.Invalidation, n int, price plan.PriceModel) Likely {
 }
 
 // overGuard says why n items more may not be sent for an invalidation whose plan
-// was; empty if they may.
+// was; empty if they may, and then that many are promised to it. They are all that is
+// yet to come.
 func (d *Dispatcher) overGuard(ctx context.Context, r *run, n int, now time.Time) (string, error) {
 	inv := r.inv
 	if limit := inv.Options.MaxPrice; limit >= 0 && inv.Planned != nil {
-		if price := (plan.PriceModel{FreePaths: inv.Planned.FreePaths}).Of(expected(inv) + n); price > limit {
+		if price := (plan.PriceModel{FreePaths: inv.Planned.FreePaths}).Of(sentOf(inv, r.batches) + n); price > limit {
 			return fmt.Sprintf("it would cost $%.2f in all, over the limit of $%.2f", price, limit), nil
 		}
 	}
@@ -117,12 +118,13 @@ func (d *Dispatcher) overGuard(ctx context.Context, r *run, n int, now time.Time
 	}
 	var why string
 	err := d.change(ctx, now, func(a *journal.Account) bool {
-		if why = overBudget(*d.opts.Budget, a.Sent+promisedBut(a, ""), n); why != "" {
+		key := d.promise(inv)
+		if why = overBudget(*d.opts.Budget, a.Sent+promisedBut(a, key), n); why != "" {
 			return false
 		}
-		key := d.promise(inv)
-		a.Promised[key] = max(a.Promised[key], n)
-		return true
+		changed := a.Promised[key] != n
+		a.Promised[key] = n
+		return changed
 	})
 	return why, err
 }

@@ -132,58 +132,6 @@ func (d *Dispatcher) recall(ctx context.Context, l *leader, r *run, b *journal.B
 	return d.giveBack(ctx, now, len(b.Items))
 }
 
-// repetition is what is to go out once more and has not yet: every item that CloudFront
-// took, follow-ups apart.
-func (r *run) repetition() queue {
-	var q queue
-	done := make(map[string]bool)
-	for _, b := range r.batches {
-		if b.Repeat {
-			for _, it := range b.Items {
-				done[it] = true
-			}
-		}
-	}
-	for _, b := range r.batches {
-		if b.Repeat || b.FollowUp || !b.Purged() {
-			continue
-		}
-		for _, text := range b.Items {
-			if it, err := cfpath.ParseItem(text); err == nil && !done[text] {
-				done[text] = true
-				q.add(it, 1, false)
-			}
-		}
-	}
-	return q
-}
-
-// repeat waits until the items are due once more, and then has them sent. It
-// reports whether there is nothing left of that to do.
-func (d *Dispatcher) repeat(ctx context.Context, l *leader, r *run, now time.Time) (done bool, wait time.Duration, err error) {
-	after := r.inv.Options.RepeatAfter
-	if after <= 0 || r.inv.Cancel {
-		return true, 0, nil
-	}
-	q := r.repetition()
-	if len(q.items) == 0 {
-		return true, 0, nil
-	}
-	if r.inv.Repeat.IsZero() {
-		r.inv.Repeat = now.Add(after)
-		return false, 0, l.lease.PutInvalidation(ctx, r.inv)
-	}
-	if wait := r.inv.Repeat.Sub(now); wait > 0 {
-		// This is no delay of anybody's: the time-out of the sweep begins anew.
-		r.sweepSince = now
-		r.holding = []string{"the repetition, at " + r.inv.Repeat.UTC().Format(time.RFC3339)}
-		return false, min(wait, idle), nil
-	}
-	r.queue, r.queued, r.barrier = q, true, nil
-	r.inv.State, r.inv.Sent = journal.Sending, false
-	return false, 0, l.lease.PutInvalidation(ctx, r.inv)
-}
-
 // covered reports whether a batch of the history surely covers an
 // entry, and was sent after whatever was sighted of it had drained.
 func covered(h *journal.History, e *inventory.Entry, margin time.Duration) bool {

@@ -111,15 +111,13 @@ func NewReport(inv *journal.Invalidation, batches []*journal.Batch) *Report {
 		r.RepeatAt = &inv.Repeat
 	}
 	r.Uncovered = append(r.Uncovered, inv.Refused...)
+	r.Items = sentOf(inv, batches)
 	if c := inv.Compacted; c != nil {
-		r.Items, r.Compacted = c.Items, &c.At
+		r.Compacted = &c.At
 	}
 	for _, b := range batches {
 		if inv.Compacted != nil && b.Number < inv.Compacted.Batches {
 			continue // about to go
-		}
-		if b.State != journal.BatchRefused {
-			r.Items += len(b.Items)
 		}
 		r.Batches = append(r.Batches, BatchReport{
 			CallerReference: b.Reference, InvalidationID: b.InvalidationID, Items: len(b.Items),
@@ -127,19 +125,37 @@ func NewReport(inv *journal.Invalidation, batches []*journal.Batch) *Report {
 		})
 	}
 	if p := inv.Planned; p != nil {
-		r.Selected, r.Price = p.Selected, plan.PriceModel{FreePaths: p.FreePaths}.Of(max(r.Items, expected(inv)))
+		r.Selected, r.Price = p.Selected, plan.PriceModel{FreePaths: p.FreePaths}.Of(max(r.Items, expected(inv, batches)))
 		r.Uncovered = append(slices.Clone(p.Uncovered), r.Uncovered...)
 	}
 	return r
 }
 
+// sentOf is how many items of an invalidation have gone out, or are about to.
+func sentOf(inv *journal.Invalidation, batches []*journal.Batch) int {
+	n := 0
+	if inv.Compacted != nil {
+		n = inv.Compacted.Items
+	}
+	for _, b := range batches {
+		if b.State != journal.BatchRefused && (inv.Compacted == nil || b.Number >= inv.Compacted.Batches) {
+			n += len(b.Items)
+		}
+	}
+	return n
+}
+
 // expected is how many items an invalidation that is not over may come to.
-func expected(inv *journal.Invalidation) int {
+func expected(inv *journal.Invalidation, batches []*journal.Batch) int {
 	if inv.Planned == nil || inv.State.Ended() {
 		return 0
 	}
 	n := inv.Planned.Items - inv.Planned.Dropped
 	if inv.Options.RepeatAfter > 0 {
+		if inv.Sent {
+			q, _ := repetition(batches)
+			return sentOf(inv, batches) + len(q.items)
+		}
 		n *= 2
 	}
 	return n + inv.FollowUps

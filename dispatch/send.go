@@ -117,7 +117,8 @@ func (d *Dispatcher) saveBatch(ctx context.Context, l *leader, r *run, b *journa
 func (d *Dispatcher) fill(ctx context.Context, l *leader, r *run, now time.Time) (time.Duration, error) {
 	inv := r.inv
 	if !inv.Repeat.IsZero() {
-		r.queue, r.queued = r.repetition(), true
+		r.queue, _ = repetition(r.batches)
+		r.queued = true
 		return 0, nil
 	}
 	settled := inv.Opened.Add(inv.Options.Settle)
@@ -330,8 +331,10 @@ func (d *Dispatcher) reserve(ctx context.Context, l *leader, r *run, items []str
 // under a wildcard must still be selected.
 func (d *Dispatcher) check(ctx context.Context, l *leader, r *run, places []int, now time.Time) (needless []int, clean bool, err error) {
 	inv := r.inv
-	exact := l.purges-r.purges != r.others && inv.Fixed == nil // a plan file is sent as it is
-	gone := make(map[string]int)                               // exact items that were not found yet, with their place
+	// A plan file is sent as it is; and what is to go out twice has to go out here.
+	drop := inv.Fixed == nil && inv.Options.RepeatAfter == 0
+	exact := drop && l.purges-r.purges != r.others
+	gone := make(map[string]int) // exact items that were not found yet, with their place
 	var first, last string
 	for _, i := range places {
 		q := &r.queue.items[i]
@@ -344,7 +347,7 @@ func (d *Dispatcher) check(ctx context.Context, l *leader, r *run, places []int,
 			if err != nil || !clean {
 				return nil, false, err
 			}
-			if !some && inv.Fixed == nil {
+			if !some && drop {
 				needless = append(needless, i)
 			}
 		case cfpath.Path:

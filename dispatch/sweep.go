@@ -313,7 +313,7 @@ func (d *Dispatcher) followUp(ctx context.Context, l *leader, r *run, paths []st
 			items = append(items, other)
 		}
 	}
-	if why, err := d.overGuard(ctx, r, len(items), now); err != nil {
+	if why, err := d.overGuard(ctx, r, len(items)+r.repeats(items, now), now); err != nil {
 		return 0, err
 	} else if why != "" {
 		for _, it := range items {
