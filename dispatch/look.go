@@ -42,10 +42,27 @@ type looks struct {
 	// load of one that was not asked for yet is zero.
 	foreign map[string]load
 	read    map[string]bool
+	// beyond are batches, by reference, to which the list did not reach back. They are asked
+	// for by themselves, in turns with the list: it costs all calls that there are.
+	beyond map[string]bool
+	turn   bool // that of the list
 }
 
 func (k *looks) init() {
 	k.due, k.foreign, k.read = make(map[string]time.Time), make(map[string]load), make(map[string]bool)
+	k.beyond = make(map[string]bool)
+}
+
+// separate parts what is due into what the list reaches and what it does not.
+func (k *looks) separate(due []*journal.Batch) (near, far []*journal.Batch) {
+	for _, b := range due {
+		if k.beyond[b.Reference] {
+			far = append(far, b)
+		} else {
+			near = append(near, b)
+		}
+	}
+	return near, far
 }
 
 // each calls f for every batch the leader has, and its run if it is open.
@@ -127,15 +144,21 @@ func (d *Dispatcher) look(ctx context.Context, l *leader, now time.Time) (time.D
 		return min(wait, w), err
 	}
 	slices.SortFunc(due, func(a, b *journal.Batch) int { return a.Accepted.Compare(b.Accepted) })
-	k.soon = false
-	if can && (len(due) > 1 || list) {
+	near, far := k.separate(due)
+	listing := can && (len(near) > 1 || list)
+	if k.turn = !k.turn; len(far) > 0 && (!listing || k.turn) {
 		k.next = now.Add(idle)
-		return d.lookAtList(ctx, l, lister, due)
+		return 0, d.lookAt(ctx, l, far[0])
+	}
+	k.soon = false
+	if listing {
+		k.next = now.Add(idle)
+		return d.lookAtList(ctx, l, lister, near)
 	}
 	if len(due) == 1 {
 		k.next = now.Add(idle)
 	}
-	return 0, d.lookAt(ctx, l, due[0])
+	return 0, d.lookAt(ctx, l, near[0])
 }
 
 // takeLook takes a call for a look. While something is waiting to be sent it leaves
@@ -230,6 +253,7 @@ func (d *Dispatcher) lookAtList(ctx context.Context, l *leader, lister Lister, d
 				}
 				continue
 			}
+			delete(k.beyond, b.Reference)
 			if slices.Contains(due, b) {
 				missing--
 			}
@@ -258,10 +282,14 @@ func (d *Dispatcher) lookAtOthers(ctx context.Context, l *leader, due []*journal
 		}
 	}
 	gets := 0
+	var left []*journal.Batch
 	for _, b := range due {
-		if b.State != journal.Accepted || k.due[b.Reference].After(d.clock.Now()) || gets == getsAtMost {
-			continue
+		if b.State == journal.Accepted && !k.due[b.Reference].After(d.clock.Now()) {
+			left = append(left, b)
+			k.beyond[b.Reference] = true
 		}
+	}
+	for _, b := range left[:min(len(left), getsAtMost)] {
 		gets++
 		if w, err := d.take(ctx, d.clock.Now(), load{}, 1, nil); err != nil || w > 0 {
 			return err
@@ -368,6 +396,7 @@ func (d *Dispatcher) seen(ctx context.Context, l *leader, owner *run, b *journal
 	}
 	*b = next
 	delete(l.looks.due, b.Reference)
+	delete(l.looks.beyond, b.Reference)
 	l.completions++
 	if owner != nil {
 		owner.changes++
