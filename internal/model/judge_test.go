@@ -111,7 +111,7 @@ func (w *world) look(when string) {
 						when, edge, res.path, j.inv.ID, j.inv.Selector, j.inv.State, res.id, why)
 				}
 			}
-			if e, ok := o.entries[obj.Path]; !ok && !o.inFlight(obj.Path) && !w.excused(o, res, nil) {
+			if e, ok := o.entries[obj.Path]; !ok && !o.inFlight(obj.Path) && !w.excused(o, res, nil) && !(w.script.Harsh && o.purged(obj.Path)) {
 				w.fault("%s: edge %d holds %s (response %d until %v), which the inventory lacks", when, edge, obj.Path, res.id, obj.Expires.Sub(w.base))
 			} else if ok && res.by != nil && e.Expires.Before(obj.Expires.Add(w.g.offset-time.Second)) && !o.inFlight(obj.Path) && !w.unrecorded(o, res, nil) {
 				w.fault("%s: edge %d holds %s (response %d) beyond the entry's end", when, edge, obj.Path, res.id)
@@ -165,6 +165,9 @@ type judge struct {
 
 func (w *world) judges(o *observation) []*judge {
 	var out []*judge
+	if w.script.Harsh && !o.allRepeated() {
+		return nil
+	}
 	for _, inv := range o.journal.Invalidations {
 		if _, reported := o.unread[inv.Number]; reported || inv.State != journal.Completed && inv.State != journal.Partial {
 			continue
@@ -182,6 +185,18 @@ func (w *world) judges(o *observation) []*judge {
 		out = append(out, j)
 	}
 	return out
+}
+
+// allRepeated reports whether nothing that went out is yet to go out once more, or never
+// will: where edges can be filled again, an invalidation may rest on another's batches.
+func (o *observation) allRepeated() bool {
+	for _, inv := range o.journal.Invalidations {
+		done := inv.State == journal.Completed || inv.State == journal.Partial || inv.State == journal.Failed && inv.Batches == 0
+		if _, reported := o.unread[inv.Number]; !done || reported {
+			return false
+		}
+	}
+	return true
 }
 
 // stale says in what way a response that an edge serves breaks the promise; ""
@@ -218,8 +233,18 @@ func (j *judge) uncovered(path string) bool {
 
 // inFlight reports whether an item that was saved and not completed reaches a path.
 func (o *observation) inFlight(path string) bool {
+	return o.reached(path, journal.Saved, journal.Accepted)
+}
+
+// purged reports whether an item that was ever sent reaches a path.
+func (o *observation) purged(path string) bool {
+	return o.reached(path, journal.Saved, journal.Accepted, journal.BatchDone)
+}
+
+// reached reports whether an item of a batch in one of some states reaches a path.
+func (o *observation) reached(path string, states ...journal.BatchState) bool {
 	for _, b := range o.journal.Batches {
-		if b.State != journal.Saved && b.State != journal.Accepted {
+		if !slices.Contains(states, b.State) {
 			continue
 		}
 		for _, text := range b.Items {
@@ -351,8 +376,8 @@ func (w *world) selectedByAny(o *observation, res *response) bool {
 		listed := ok && at.Before(b.Sent.Add(-time.Second))
 		w.mu.Unlock()
 		for _, text := range b.Items {
-			if it, err := cfpath.ParseItem(text); err == nil && it.Matches(res.path) && !listed {
-				return true // nobody could know of it when the batch was saved
+			if it, err := cfpath.ParseItem(text); err == nil && it.Matches(res.path) && (!listed || b.Repeat) {
+				return true // nobody could know of it when the batch was saved, or was to look
 			}
 		}
 	}
@@ -361,8 +386,7 @@ func (w *world) selectedByAny(o *observation, res *response) bool {
 
 // judgeBatch holds a batch that is being saved against the inventory: it reaches
 // nothing that is there and was not selected. What came while the dispatcher made
-// up its mind does not count, nor what came before a batch was split that CloudFront
-// pushed back. It is called
+// up its mind does not count, nor what goes out once more. It is called
 // under the ground's lock.
 func (w *world) judgeBatch(b *journal.Batch, inv *journal.Invalidation, present []inventory.Entry) {
 	c, err := inv.Selector.Compile()
@@ -379,20 +403,22 @@ func (w *world) judgeBatch(b *journal.Batch, inv *journal.Invalidation, present 
 	for i := range present {
 		listed[present[i].Path] = w.g.since[present[i].Path].Add(w.g.offset)
 	}
+	if b.FollowUp {
+		w.judgeFollowUp(b, inv, c)
+	}
 	w.mu.Lock()
 	w.present[b.Reference] = listed
 	w.followUps[b.Reference] = w.followUps[b.Reference] || b.FollowUp
-	follows, again := w.followUps[b.Reference], make(map[string]bool)
+	follows := w.followUps[b.Reference]
 	for _, text := range b.Items {
-		key := inv.ID + " " + text
-		again[text], w.saved[key] = w.saved[key], true
+		w.saved[inv.ID+" "+text] = true
 	}
 	w.mu.Unlock()
+	if follows || b.Repeat || b.State != journal.Saved {
+		return // one that was found at CloudFront again was judged when it was new
+	}
 	named := w.collateral(inv)
 	for _, text := range b.Items {
-		if follows || again[text] {
-			continue // what lies under an item is followed up, whatever its tags are by now
-		}
 		it, err := cfpath.ParseItem(text)
 		if err != nil {
 			w.fault("%s: item %q: %v", b.Reference, text, err)
@@ -403,6 +429,42 @@ func (w *world) judgeBatch(b *journal.Batch, inv *journal.Invalidation, present 
 			if it.Matches(e.Path) && !c.Selects(e, inv.Cut) && w.g.since[e.Path].Before(looked) && !named[e.Path] {
 				w.fault("%s reaches %s, which %s does not select (listed for %v)", text, e.Path, inv.Selector, time.Since(w.g.since[e.Path]))
 			}
+		}
+	}
+}
+
+// judgeFollowUp holds a follow-up to what it may be: the exact path of a response that
+// the selector selects, by tags that it has had, or that an item of the invalidation reaches.
+func (w *world) judgeFollowUp(b *journal.Batch, inv *journal.Invalidation, c *selector.Compiled) {
+	w.mu.Lock()
+	var sent []cfpath.Item
+	for key := range w.saved {
+		if text, ok := strings.CutPrefix(key, inv.ID+" "); ok {
+			if it, err := cfpath.ParseItem(text); err == nil {
+				sent = append(sent, it)
+			}
+		}
+	}
+	var responses []inventory.Entry
+	for _, r := range w.responses {
+		responses = append(responses, inventory.Entry{Path: r.path, Tags: r.tags, Last: r.read.Add(w.g.offset), Expires: inventory.Never})
+	}
+	w.mu.Unlock()
+	for _, text := range b.Items {
+		it, err := cfpath.ParseItem(text)
+		if err != nil || it.Kind != cfpath.Path {
+			w.fault("%s follows up with %q, which is no path", b.Reference, text)
+			continue
+		}
+		ours := slices.ContainsFunc(sent, func(x cfpath.Item) bool { return x.Matches(it.Text) })
+		for i := range responses {
+			e := &responses[i]
+			if name, err := cfpath.Name(e.Path); err == nil && name == text {
+				ours = ours || c.Selects(e, inv.Cut)
+			}
+		}
+		if !ours {
+			w.fault("%s follows up %s, which %s does not select and nothing was sent for", b.Reference, text, inv.Selector)
 		}
 	}
 }
@@ -436,6 +498,13 @@ func (w *world) countRare() {
 	if w.script.Renew {
 		w.count("kept anew by an edge")
 	}
+	for _, b := range w.final.Batches {
+		if b.Repeat && w.script.Harsh {
+			w.count("repeated in the harsh mode")
+		} else if b.Repeat {
+			w.count("repeated")
+		}
+	}
 	if w.script.Foreign == 0 {
 		return
 	}
@@ -460,7 +529,7 @@ func (w *world) judgeBills() {
 	for _, b := range o.journal.Batches {
 		saved[b.Reference] = b
 	}
-	sent := make(map[string]string) // invalidation and item to reference
+	sent := make(map[string]*journal.Batch) // of an invalidation and item, the last
 	for _, v := range w.sim.Invalidations() {
 		b := saved[v.CallerReference]
 		if v.Caller == simulator.SomebodyElse {
@@ -476,15 +545,16 @@ func (w *world) judgeBills() {
 		if !b.Purged() {
 			w.fault("%s was accepted, and the journal calls it %s", b.Reference, b.State)
 		}
-		if b.FollowUp {
-			continue
-		}
 		for _, it := range b.Items {
 			key := fmt.Sprint(b.Invalidation(), " ", it)
-			if first, twice := sent[key]; twice {
-				w.fault("%s is billed twice: as %s and as %s", it, first, b.Reference)
+			first, before := sent[key]
+			switch {
+			case b.Repeat && (!before || first.Repeat):
+				w.fault("%s goes out once more as %s, and has not since the last time", it, b.Reference)
+			case !b.Repeat && !b.FollowUp && before:
+				w.fault("%s is billed twice: as %s and as %s", it, first.Reference, b.Reference)
 			}
-			sent[key] = b.Reference
+			sent[key] = b
 		}
 	}
 }

@@ -60,7 +60,7 @@ func (w *world) sendPlan(p *process, st *Step) {
 		w.fault("%s: %v", st.Text, err)
 		return
 	}
-	w.purge(p, st, dispatch.Request{Plan: f, Now: st.Now, Settle: st.Settle})
+	w.purge(p, st, dispatch.Request{Plan: f, Now: st.Now, Settle: st.Settle, RepeatAfter: st.Repeat})
 }
 
 // collateral is what the plan file of an invalidation says that it reaches beside.
@@ -96,7 +96,7 @@ func (w *world) judgePlanFiles() {
 		}
 		sent := 0
 		for _, b := range w.final.Batches {
-			if b.Invalidation() != inv.Number || w.followUps[b.Reference] || b.State == journal.BatchRefused {
+			if b.Invalidation() != inv.Number || w.followUps[b.Reference] || b.Repeat || b.State == journal.BatchRefused {
 				continue
 			}
 			sent += len(b.Items)
@@ -156,6 +156,9 @@ type removal struct {
 // removals are the batches that count as completed: by themselves, or since their
 // invalidation is over.
 func (w *world) removals(o *observation) []removal {
+	if w.script.Harsh {
+		return nil // an edge may have been filled again, with new content too
+	}
 	over := make(map[uint64]bool)
 	for _, inv := range o.journal.Invalidations {
 		over[inv.Number] = inv.State == journal.Completed || inv.State == journal.Partial

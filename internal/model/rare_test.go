@@ -83,6 +83,7 @@ func TestHistoriesHoldWhatTheySay(t *testing.T) {
 		"plan file sent": 30, "plan file sent late": 15, "plan file refused: plan-differs": 15,
 		"beside somebody else": 20, "refused for somebody else": 5,
 		"held by a regional cache": 50, "kept anew by an edge": 15,
+		"repeated": 8, "repeated in the harsh mode": 30,
 		"imported hours later": 3, "imported, purged": 3, "imported, reported": 1,
 	} {
 		if counts[what] < least {

@@ -29,6 +29,7 @@ type Script struct {
 	Tiers   int
 	Upper   int  `json:",omitempty"` // regional caches
 	Renew   bool `json:",omitempty"` // edges keep what they get from those for a whole life again
+	Harsh   bool `json:",omitempty"` // and may get from one what they have purged; then all is repeated
 	Pages   []Page
 	Servers []Server
 	Purgers int
@@ -99,6 +100,7 @@ type Step struct {
 	Assume   bool          `json:",omitempty"`
 	Batch    int           `json:",omitempty"` // items a batch
 	Budget   string        `json:",omitempty"` // of collateral, of a plan file
+	Repeat   time.Duration `json:",omitempty"` // after which all goes out once more
 }
 
 func (s Step) String() string {
@@ -117,8 +119,8 @@ func (s Step) String() string {
 			b.WriteString(", handler says " + s.Text)
 		}
 	case Purge, Plan:
-		fmt.Fprintf(&b, "purger %d: %s now=%v settle=%v exact=%v assume=%v batch=%d %s%s",
-			s.Who, s.Selector, s.Now, s.Settle, s.Exact, s.Assume, s.Batch, s.Budget, s.Text)
+		fmt.Fprintf(&b, "purger %d: %s now=%v settle=%v exact=%v assume=%v batch=%d repeat=%v %s%s",
+			s.Who, s.Selector, s.Now, s.Settle, s.Exact, s.Assume, s.Batch, s.Repeat, s.Budget, s.Text)
 	default:
 		fmt.Fprintf(&b, "who %d page %d ops %d for %v %s", s.Who, s.Page, s.Ops, s.For, s.Text)
 	}
@@ -128,8 +130,8 @@ func (s Step) String() string {
 // String is a readable form of the whole history.
 func (s *Script) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "seed %d, store %+v ahead, %d edges, effect %v, status %v, spare %v, lag %v, quota %q, foreign %v blind %v, tiers %d, upper %d renew %v, %d purgers\n",
-		s.Seed, s.Offset, s.Edges, s.Effect, s.Status, s.Spare, s.Lag, s.Quota, s.Foreign, s.Blind, s.Tiers, s.Upper, s.Renew, s.Purgers)
+	fmt.Fprintf(&b, "seed %d, store %+v ahead, %d edges, effect %v, status %v, spare %v, lag %v, quota %q, foreign %v blind %v, tiers %d, upper %d renew %v harsh %v, %d purgers\n",
+		s.Seed, s.Offset, s.Edges, s.Effect, s.Status, s.Spare, s.Lag, s.Quota, s.Foreign, s.Blind, s.Tiers, s.Upper, s.Renew, s.Harsh, s.Purgers)
 	for i, p := range s.Pages {
 		fmt.Fprintf(&b, "  page %d: %s max-age=%d tags %q\n", i, p.Path, p.MaxAge, p.Tags)
 	}
@@ -249,8 +251,42 @@ func Draw(seed uint64) *Script {
 		s.Upper = 1 + r.IntN(s.Edges)
 		s.Renew = s.Tiers > 1 && r.chance(50)
 	}
+	switch {
+	case s.Upper > 0 && r.chance(30):
+		s.repeat(r)
+		s.harsh(r)
+	case r.chance(5):
+		s.repeat(r)
+	}
 	s.sort()
 	return s
+}
+
+// repeat has all that is purged go out once more.
+func (s *Script) repeat(r drawer) {
+	for i := range s.Steps {
+		if st := &s.Steps[i]; st.Do == Purge || st.Do == Send {
+			st.Repeat = r.between(1, time.Minute)
+		}
+	}
+}
+
+// harsh has edges be filled again while they purge, by many requests. What is cancelled
+// would not go out once more, and others may rely on it.
+func (s *Script) harsh(r drawer) {
+	s.Harsh = true
+	s.Effect = r.between(2*time.Second, 6*time.Second)
+	s.Steps = slices.DeleteFunc(s.Steps, func(x Step) bool { return x.Do == Cancel })
+	var cuts []time.Duration
+	for _, st := range s.Steps {
+		if st.Do == Purge || st.Do == Send {
+			cuts = append(cuts, st.At)
+		}
+	}
+	for range 10 + r.IntN(30) {
+		s.Steps = append(s.Steps, Step{Do: Get, Edge: r.IntN(s.Edges), Page: r.IntN(len(s.Pages)), Who: r.IntN(len(s.Servers)),
+			At: pick(r, cuts...) + r.between(0, 12*time.Second), For: r.between(time.Millisecond, 300*time.Millisecond)})
+	}
 }
 
 func (s *Script) has(kinds ...Kind) bool {

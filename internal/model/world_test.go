@@ -151,7 +151,7 @@ func (w *world) play() {
 	w.sim, err = simulator.New(http.HandlerFunc(w.origin), &simulator.Options{
 		Edges: max(1, s.Edges), Rules: &w.rules, SpareDoubtful: s.Spare, Seed: s.Seed,
 		Propagation: s.Effect, Completion: max(-1, s.Status), Intercept: w.intercept, Limits: limits,
-		Foreign: w.foreign(), Regional: s.Upper, TiersIgnoreAge: s.Renew,
+		Foreign: w.foreign(), Regional: s.Upper, TiersIgnoreAge: s.Renew, Harsh: s.Harsh,
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -467,7 +467,8 @@ func (w *world) doPurger(st *Step) {
 }
 
 func request(st *Step) dispatch.Request {
-	return dispatch.Request{Selector: st.Selector, Now: st.Now, Settle: st.Settle, Exact: st.Exact, AssumeComplete: st.Assume, Batch: st.Batch}
+	return dispatch.Request{Selector: st.Selector, Now: st.Now, Settle: st.Settle, Exact: st.Exact, AssumeComplete: st.Assume, Batch: st.Batch,
+		RepeatAfter: st.Repeat}
 }
 
 func (w *world) purge(p *process, st *Step, r dispatch.Request) {

@@ -150,9 +150,28 @@ var mutations = []mutation{
 		`	enough := 3
 `,
 		`	if at.refusals == 4 {
-		return 0, d.replace(ctx, l, r, b, "no room", now)
+		return 0, d.replace(ctx, l, r, b, "no room", now, nil)
 	}
 	enough := 3
 `,
+	}}},
+	{"split", "a batch that is split is not checked again", []edit{{
+		"dispatch/split.go",
+		`	if b.FollowUp || b.Repeat {
+		return b.Items`,
+		`	if true {
+		return b.Items`,
+	}}},
+	{"repetition", "nothing goes out once more", []edit{{
+		"dispatch/repeat.go",
+		`	if after <= 0 || r.inv.Cancel {
+		return true`,
+		`	if true {
+		return true`,
+	}}},
+	{"repetition-follow-ups", "follow-ups do not go out once more", []edit{{
+		"dispatch/repeat.go",
+		`		if !b.Repeat && !b.Purged() ||`,
+		`		if b.FollowUp || !b.Repeat && !b.Purged() ||`,
 	}}},
 }
