@@ -47,3 +47,36 @@ func TestBatchesOlderThanTheList(t *testing.T) {
 		})
 	}
 }
+
+// Whoever goes on with what another began reads what was sent since, and that may be a
+// great deal of somebody else's: as long as it gets on, it does not give up.
+func TestManyInvalidationsToLookThrough(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		inv, err := w.dispatcher().Open(t.Context(), pattern("/a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 400 {
+			if _, err := w.cdn.CreateInvalidation(t.Context(), dist, fmt.Sprint("somebody else's ", i), []string{"/x"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(2 * time.Hour)
+		start, last := time.Now(), time.Time{}
+		w.goWrong(func(op string, _ []string) *simulator.Fault {
+			// An answer every second, and from time to time none is given.
+			if now := time.Now(); op == simulator.GetInvalidation && now.Sub(last) > 5*time.Second {
+				last = now
+				return simulator.Throttling()
+			}
+			return &simulator.Fault{Delay: time.Second}
+		})
+		rep, err := w.dispatcher().Drive(t.Context(), inv.ID, dispatch.UntilDone, nil)
+		if err != nil || rep.State != journal.Completed {
+			t.Errorf("after %v: %+v, %v", time.Since(start), rep, err)
+		}
+		if took := time.Since(start); took > 20*time.Minute {
+			t.Errorf("400 answers of a second each took %v", took)
+		}
+	})
+}

@@ -62,6 +62,7 @@ func (d *Dispatcher) recover(ctx context.Context, l *leader, r *run, now time.Ti
 	c, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	var lost []*journal.Batch
+	read := false
 	for s, err := range d.cdn.SentSince(c, d.journal.Distribution(), r.inv.Opened.Add(-apart), func(id string) bool { return r.seen[id] }) {
 		switch {
 		case ctx.Err() != nil:
@@ -73,10 +74,13 @@ func (d *Dispatcher) recover(ctx context.Context, l *leader, r *run, now time.Ti
 		case err != nil && kind(err) == NoInvalidation && r.tries >= listedTries:
 			continue // it is gone
 		case err != nil:
+			if read { // it gets on
+				r.calm()
+			}
 			return r.off(now, err, d.opts.Random()), nil
 		}
 		if !strings.HasPrefix(s.Reference, "cftrack/"+r.inv.ID+"/") {
-			r.seen[s.ID] = true // another look need not ask again
+			r.seen[s.ID], read = true, true // another look need not ask again
 			continue
 		}
 		if known[s.Reference] {
