@@ -178,7 +178,7 @@ func shrink(t *testing.T, s *Script, faults, events []string, tries int) (*Scrip
 		func(c *Script) { c.Servers = c.Servers[:1] },
 		func(c *Script) { c.Servers = c.Servers[:min(2, len(c.Servers))] },
 		func(c *Script) { c.Purgers = 1 },
-		func(c *Script) { c.Edges = 1 },
+		func(c *Script) { c.Edges, c.Upper = 1, min(1, c.Upper) },
 	} {
 		c := *s
 		simpler(&c)

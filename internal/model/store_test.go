@@ -59,6 +59,7 @@ type write struct {
 	do   func(*memstore.Store)
 	link *link
 	kind byte // 'm' merges, 's' renews a session
+	told bool // that it was done is known to whoever did it
 }
 
 type linkKey struct{}
@@ -66,7 +67,18 @@ type linkKey struct{}
 func (g *ground) write(ctx context.Context, kind byte, f func(*memstore.Store)) {
 	if g.keep {
 		l, _ := ctx.Value(linkKey{}).(*link)
-		g.writes = append(g.writes, write{f, l, kind})
+		g.writes = append(g.writes, write{f, l, kind, false})
+	}
+}
+
+// tell notes that a process has the answers to all that it has written.
+func (g *ground) tell(l *link) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for i := range g.writes {
+		if g.writes[i].link == l {
+			g.writes[i].told = true
+		}
 	}
 }
 
@@ -208,7 +220,7 @@ func (g *ground) Status(context.Context) (store.Status, error) {
 func (g *ground) Close() error { return nil }
 
 // back loses the last n writes; with a negative n all of them, and the epoch. It
-// loses more where a recorder would lose a merge and none of its renewals: that
+// loses more where a recorder would lose a merge and no renewal that it knows of: that
 // can only be told by the epoch, and a store that says so has lost everything.
 func (g *ground) back(n int) {
 	g.mu.Lock()
@@ -232,7 +244,7 @@ func (g *ground) back(n int) {
 func noticed(lost []write) bool {
 	renewed := make(map[*link]bool)
 	for _, w := range lost {
-		renewed[w.link] = renewed[w.link] || w.kind == 's'
+		renewed[w.link] = renewed[w.link] || w.kind == 's' && w.told
 	}
 	return !slices.ContainsFunc(lost, func(w write) bool { return w.kind == 'm' && !renewed[w.link] })
 }
@@ -461,6 +473,9 @@ func (s shop) Sweep(ctx context.Context, d string, now time.Time) (n int, err er
 
 func (s shop) List(ctx context.Context, d, prefix, after string, limit int) (docs []store.Document, err error) {
 	err = s.call(ctx, "list "+prefix, true, func() error { docs, err = s.g.List(ctx, d, prefix, after, limit); return err })
+	if err == nil && strings.HasPrefix(prefix, "ses/") {
+		s.g.tell(s.link)
+	}
 	return docs, err
 }
 
@@ -470,6 +485,9 @@ func (s shop) Commit(ctx context.Context, d string, t store.Transaction) (v uint
 		what += " " + p.Key
 	}
 	err = s.call(ctx, what, true, func() error { v, err = s.g.Commit(s.signed(ctx), d, t); return err })
+	if err == nil {
+		s.g.tell(s.link)
+	}
 	return v, err
 }
 
