@@ -115,7 +115,7 @@ func (o *Options) fill() (Options, error) {
 	f.FlushEvery = cmp.Or(f.FlushEvery, time.Second)
 	f.Lease = cmp.Or(f.Lease, 10*time.Second)
 	f.Buffer = cmp.Or(f.Buffer, 100_000)
-	f.Margin = max(0, cmp.Or(f.Margin, 2*time.Second))
+	f.Margin = max(0, cmp.Or(f.Margin, lifetime.DefaultMargin))
 	if f.Logger == nil {
 		f.Logger = slog.New(slog.DiscardHandler)
 	}

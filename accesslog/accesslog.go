@@ -90,9 +90,6 @@ func formatNames() string {
 // response is taken to have lasted no longer.
 const Widen = 60 * time.Second
 
-// defaultMargin is that of whoever records responses as they end.
-const defaultMargin = 2 * time.Second
-
 // Options say how to read a log. The zero value is ready to use.
 type Options struct {
 	// Format of the lines; "" is found out from the content.
@@ -306,7 +303,7 @@ func NewReader(r io.Reader, name string, opts *Options) *Reader {
 	if rd.format, err = ParseFormat(string(rd.opts.Format)); err != nil {
 		rd.err = err
 	}
-	rd.opts.Margin = max(0, cmp.Or(rd.opts.Margin, defaultMargin))
+	rd.opts.Margin = max(0, cmp.Or(rd.opts.Margin, lifetime.DefaultMargin))
 	rd.fields.reset()
 	rd.tagHeaders = tagHeaders(rd.opts.TagHeader)
 	rd.SetNow(rd.opts.Now)

@@ -206,7 +206,7 @@ func TestTimesAndLifetimes(t *testing.T) {
 			if !s.Start.Equal(tc.start) || !s.End.Equal(tc.end) {
 				t.Errorf("from %v to %v, want %v to %v", s.Start, s.End, tc.start, tc.end)
 			}
-			life := tc.life + defaultMargin
+			life := tc.life + lifetime.DefaultMargin
 			if strings.HasPrefix(tc.name, "list: its own expiry") {
 				life = tc.life
 			}
@@ -603,7 +603,7 @@ func TestBounded(t *testing.T) {
 	}
 	for i, l := range lines[:n] {
 		if want := fmt.Sprintf("n%d", i); l.Sighting.Path != "/"+want || l.Sighting.Tags[0] != want ||
-			l.Sighting.Expires.Sub(l.Sighting.End) != 2*time.Second*time.Duration(i+1)+defaultMargin {
+			l.Sighting.Expires.Sub(l.Sighting.End) != 2*time.Second*time.Duration(i+1)+lifetime.DefaultMargin {
 			t.Fatalf("line %d is %+v", i+1, l.Sighting)
 		}
 	}

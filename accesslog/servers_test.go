@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/cf-invalidation-tracker/cftrack/cfpath"
+	"github.com/cf-invalidation-tracker/cftrack/lifetime"
 )
 
 var capture = flag.Bool("capture", false, "keep what the servers write as testdata")
@@ -322,7 +323,7 @@ func checkLog(t *testing.T, data []byte, format Format) map[string]Line {
 		if l.StartAssumed == told || l.LifetimeAssumed == told {
 			t.Errorf("%s: %.100q: start assumed %v, lifetime assumed %v", format, asked.target, l.StartAssumed, l.LifetimeAssumed)
 		}
-		if life := l.Sighting.Expires.Sub(l.Sighting.End); told && life != 2*asked.life+defaultMargin {
+		if life := l.Sighting.Expires.Sub(l.Sighting.End); told && life != 2*asked.life+lifetime.DefaultMargin {
 			t.Errorf("%s: %.100q: lifetime %v, want twice %v and the margin", format, asked.target, life, asked.life)
 		}
 		if tags := slices.Sorted(slices.Values(l.Sighting.Tags)); told && strings.Join(tags, " ") != asked.tags {

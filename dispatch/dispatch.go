@@ -37,7 +37,6 @@ import (
 // The defaults of a request.
 const (
 	DefaultSettle       = 3 * time.Second
-	DefaultMargin       = 2 * time.Second
 	DefaultSweepTimeout = 10 * time.Minute
 	DefaultBatch        = 1000
 
@@ -203,7 +202,7 @@ func (r *Request) options() (journal.Options, error) {
 		o.Batch = DefaultBatch
 	}
 	if o.Margin <= 0 {
-		o.Margin = DefaultMargin
+		o.Margin = lifetime.DefaultMargin
 	}
 	if o.SweepTimeout <= 0 {
 		o.SweepTimeout = DefaultSweepTimeout

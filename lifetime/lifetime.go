@@ -51,6 +51,11 @@ const (
 	// the edge locations and the regional edge caches. Origin Shield is one more.
 	DefaultTiers = 2
 
+	// DefaultMargin is how long the last byte of a response takes at most from whoever
+	// recorded it to the last tier that keeps it. Its life counts from then, and until then
+	// it can be stored although its path was purged.
+	DefaultMargin = 2 * time.Second
+
 	// MaxTiers is the largest number of tiers that [Rules.Validate] accepts.
 	MaxTiers = 8
 )

@@ -144,7 +144,7 @@ func TestRecordReportsToOpen(t *testing.T) {
 			{Given: true, For: time.Hour}: time.Hour,
 		} {
 			s := recorded(o, "/a", r.Margin(), ttl, nil).Sighting
-			if got := s.Expires.Sub(s.End); got != life+dispatch.DefaultMargin {
+			if got := s.Expires.Sub(s.End); got != life+lifetime.DefaultMargin {
 				t.Errorf("with %+v the life is %v from the end, want %v and the margin", ttl, got, life)
 			}
 		}

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/cf-invalidation-tracker/cftrack/accesslog"
-	"github.com/cf-invalidation-tracker/cftrack/dispatch"
 	"github.com/cf-invalidation-tracker/cftrack/inventory"
 	"github.com/cf-invalidation-tracker/cftrack/journal"
 	"github.com/cf-invalidation-tracker/cftrack/lifetime"
@@ -59,7 +58,7 @@ type heldLine struct {
 // rules say so; skew is by how much the caller's times may be off the store's.
 func New(ctx context.Context, st store.Store, distribution string, rules *lifetime.Rules, skew time.Duration) (*Importer, error) {
 	r := &Importer{store: st, journal: journal.Open(st, distribution), selectors: make(map[uint64]*selector.Compiled),
-		margin: dispatch.DefaultMargin + skew}
+		margin: lifetime.DefaultMargin + skew}
 	batches, err := r.journal.Batches(ctx, 0)
 	if err != nil {
 		return nil, err
