@@ -377,6 +377,13 @@ func (l *link) call(ctx context.Context, op string, toStore bool, f func() error
 	return err
 }
 
+// cut keeps the process from the store.
+func (l *link) cut(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.down = time.Now().Add(d)
+}
+
 // stop is SIGSTOP: the whole process sleeps.
 func (l *link) stop() {
 	l.mu.Lock()
