@@ -6,6 +6,8 @@ package dispatch_test
 import (
 	"context"
 	"fmt"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 	"github.com/cf-invalidation-tracker/cftrack/journal"
 	"github.com/cf-invalidation-tracker/cftrack/plan"
 	"github.com/cf-invalidation-tracker/cftrack/simulator"
+	"github.com/cf-invalidation-tracker/cftrack/store"
 )
 
 // Batches that are so old that the list of invalidations does not reach back to them are
@@ -77,6 +80,82 @@ func TestManyInvalidationsToLookThrough(t *testing.T) {
 		}
 		if took := time.Since(start); took > 20*time.Minute {
 			t.Errorf("400 answers of a second each took %v", took)
+		}
+	})
+}
+
+// counting counts reads of batches.
+type counting struct {
+	store.Store
+	batches atomic.Int64
+}
+
+func (s *counting) List(ctx context.Context, d, prefix, after string, limit int) ([]store.Document, error) {
+	if strings.HasPrefix(prefix, "bat/") {
+		s.batches.Add(1)
+	}
+	return s.Store.List(ctx, d, prefix, after, limit)
+}
+
+// Looks do not read again what did not change, however many are open.
+func TestLooksAreCheap(t *testing.T) {
+	inWorld(t, simulator.Options{Completion: 5 * time.Minute}, func(t *testing.T, w *world) {
+		st := &counting{Store: w.st}
+		d := dispatch.New(st, dist, w.cdn, nil)
+		const n = 40
+		var last *journal.Invalidation
+		for i := range n {
+			var err error
+			if last, err = d.Open(t.Context(), pattern(fmt.Sprintf("/%d", i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		rep, err := d.Drive(t.Context(), last.ID, dispatch.UntilDone, nil)
+		if err != nil || rep.State != journal.Completed {
+			t.Fatalf("%+v, %v", rep, err)
+		}
+		if reads := st.batches.Load(); reads > 3*n {
+			t.Errorf("batches were read %d times for %d invalidations", reads, n)
+		}
+		calls := w.sim.Calls()
+		if looks := calls[simulator.GetInvalidation] + calls[simulator.ListInvalidations]; looks > 200 {
+			t.Errorf("%d looks in five minutes: %v", looks, calls)
+		}
+	})
+}
+
+// One that is held up does not read those that came and went since, at each look.
+func TestLooksDoNotReadWhatIsOver(t *testing.T) {
+	inWorld(t, simulator.Options{}, func(t *testing.T, w *world) {
+		var acks atomic.Uint64
+		w.session("slow", &acks)
+		held := w.dispatcher()
+		first, err := held.Open(t.Context(), pattern("/held"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		const n = 20
+		for i := range n {
+			d := w.dispatcher()
+			inv, err := d.Open(t.Context(), pattern(fmt.Sprintf("/%d", i)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := d.Journal().RequestCancel(t.Context(), inv.ID); err != nil {
+				t.Fatal(err)
+			}
+			if rep, err := d.Drive(t.Context(), inv.ID, dispatch.UntilDone, nil); err != nil || rep.State != journal.Cancelled {
+				t.Fatalf("%+v, %v", rep, err)
+			}
+		}
+		st := &counting{Store: w.st}
+		time.AfterFunc(2*time.Minute, func() { acks.Store(n + 1) })
+		rep, err := dispatch.New(st, dist, w.cdn, nil).Drive(t.Context(), first.ID, dispatch.UntilDone, nil)
+		if err != nil || rep.State != journal.Completed {
+			t.Fatalf("%+v, %v", rep, err)
+		}
+		if reads := st.batches.Load(); reads > 3*n {
+			t.Errorf("batches were read %d times in two minutes, of %d invalidations", reads, n)
 		}
 	})
 }

@@ -155,13 +155,6 @@ var mutations = []mutation{
 	enough := 3
 `,
 	}}},
-	{"split", "a batch that is split is not checked again", []edit{{
-		"dispatch/split.go",
-		`	if b.FollowUp || b.Repeat {
-		return b.Items`,
-		`	if true {
-		return b.Items`,
-	}}},
 	{"repetition", "nothing goes out once more", []edit{{
 		"dispatch/repeat.go",
 		`	if after <= 0 || r.inv.Cancel {
