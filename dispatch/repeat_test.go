@@ -123,14 +123,16 @@ func TestFollowUpsAreRepeated(t *testing.T) {
 func TestLateFollowUpsAreRepeated(t *testing.T) {
 	x, xy, all := []string{"/d/x"}, []string{"/d/x", "/d/y"}, []string{"/d/*"}
 	for name, tc := range map[string]struct {
-		late     time.Duration
-		patterns []string
-		sent     [][]string
+		late, ended time.Duration
+		patterns    []string
+		sent        [][]string
 	}{
-		"before":                  {3 * time.Minute, xy, [][]string{xy, x, xy}},
-		"before, with a wildcard": {3 * time.Minute, all, [][]string{all, x, all}},
-		"after":                   {time.Hour, xy, [][]string{xy, xy, x, x}},
-		"after, with a wildcard":  {time.Hour, all, [][]string{all, all, x, x}},
+		"before":                      {3 * time.Minute, 3 * time.Minute, xy, [][]string{xy, x, xy}},
+		"before, with a wildcard":     {3 * time.Minute, 3 * time.Minute, all, [][]string{all, x, all}},
+		"after":                       {time.Hour, time.Hour, xy, [][]string{xy, xy, x, x}},
+		"after, with a wildcard":      {time.Hour, time.Hour, all, [][]string{all, all, x, x}},
+		"after, of what ended before": {time.Hour, 3 * time.Minute, all, [][]string{all, all, x, x}}, // it was removed once
+		"after, and settled before":   {time.Hour, -time.Minute, all, [][]string{all, all}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, simulator.Options{Completion: 10 * time.Second}, func(t *testing.T, w *world) {
@@ -143,7 +145,7 @@ func TestLateFollowUpsAreRepeated(t *testing.T) {
 					t.Fatal(err)
 				}
 				time.AfterFunc(tc.late, func() {
-					rep := journal.Report{Invalidation: inv.Number, Path: "/d/x", Start: inv.Cut.Add(-time.Second), End: time.Now()}
+					rep := journal.Report{Invalidation: inv.Number, Path: "/d/x", Start: inv.Cut.Add(-time.Hour), End: inv.Cut.Add(tc.ended)}
 					if err := d.Journal().PutReports(t.Context(), "late", []journal.Report{rep}); err != nil {
 						t.Error(err)
 					}

@@ -61,7 +61,7 @@ func (d *Dispatcher) sweep(ctx context.Context, l *leader, r *run, now time.Time
 		return 0, err
 	}
 	if r.history == nil || r.historyOf != l.purges {
-		r.history, r.historyOf = journal.NewHistory(all, d.opts.Rules.QueryInDoubt), l.purges
+		r.history, r.historyOf = journal.NewHistory(journal.WithoutRepeats(all), d.opts.Rules.QueryInDoubt), l.purges
 	}
 	history := r.history
 	if err := d.reportForLost(ctx, l, r, lost, history, margin, now); err != nil {

@@ -4,6 +4,7 @@
 package journal
 
 import (
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -75,6 +76,13 @@ func NewHistory(batches []*Batch, doubt func(path string) bool) *History {
 		open = append(open, i)
 	}
 	return h
+}
+
+// WithoutRepeats returns the batches that did not go out once more. Where items go out
+// twice, it is because one removal may not be enough: what only the second one settles is
+// not settled.
+func WithoutRepeats(batches []*Batch) []*Batch {
+	return slices.DeleteFunc(slices.Clone(batches), func(b *Batch) bool { return b.Repeat })
 }
 
 // Purged returns when the last batch was sent with an item that surely covers

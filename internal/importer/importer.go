@@ -63,7 +63,7 @@ func New(ctx context.Context, st store.Store, distribution string, rules *lifeti
 	if err != nil {
 		return nil, err
 	}
-	if len(batches) > 0 {
+	if batches = journal.WithoutRepeats(batches); len(batches) > 0 {
 		r.history = journal.NewHistory(batches, rules.QueryInDoubt)
 		done := slices.DeleteFunc(slices.Clone(batches), func(b *journal.Batch) bool { return b.State != journal.BatchDone })
 		r.done = journal.NewHistory(done, rules.QueryInDoubt)
