@@ -15,8 +15,13 @@ import (
 // forget clears what an accepted batch surely removed from CloudFront: entries
 // that its items confirmedly cover and that were last sighted before it was
 // sent. The condition is checked by the store in the same step, so that what is
-// sighted meanwhile stays.
+// sighted meanwhile stays. A repetition forgets nothing: what has come since the first
+// round it removes only once.
 func (d *Dispatcher) forget(ctx context.Context, l *leader, r *run, b *journal.Batch) error {
+	if b.Repeat {
+		b.Forgotten = true
+		return l.lease.PutBatch(ctx, b)
+	}
 	before := b.Sent.Add(-r.inv.Options.Margin - d.clock.Skew())
 	var conditions []store.Condition
 	flush := func(atLeast int) error {

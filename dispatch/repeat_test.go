@@ -167,6 +167,24 @@ func TestLateFollowUpsAreRepeated(t *testing.T) {
 	}
 }
 
+// What was cached between the two rounds is removed once, by the second, and an edge may
+// take it back from a tier: it stays in the inventory, for whoever purges it next.
+func TestTheRepetitionForgetsNothing(t *testing.T) {
+	inWorld(t, simulator.Options{Completion: 10 * time.Second}, func(t *testing.T, w *world) {
+		w.record("/d/x", "/d/y")
+		r := pattern("/d/*")
+		r.RepeatAfter = 5 * time.Minute
+		time.AfterFunc(2*time.Minute, func() {
+			want(t, "left by the first round", w.paths(), nil)
+			w.recordAt(time.Now(), "/d/x")
+		})
+		if rep := w.drive(w.dispatcher(), r); rep.State != journal.Completed || rep.Items != 2 {
+			t.Errorf("%+v", rep)
+		}
+		want(t, "left in the end", w.paths(), []string{"/d/x"})
+	})
+}
+
 // What goes out once more has to have gone out here: that batches of others, saved or
 // accepted, remove the same is not enough.
 func TestWhatIsRepeatedIsSentHere(t *testing.T) {
