@@ -167,4 +167,9 @@ var mutations = []mutation{
 		`		if !b.Repeat && !b.Purged() ||`,
 		`		if b.FollowUp || !b.Repeat && !b.Purged() ||`,
 	}}},
+	{"repetition-forgets", "what goes out once more is forgotten like anything else", []edit{{
+		"dispatch/forget.go",
+		`	if b.Repeat {`,
+		`	if false {`,
+	}}},
 }
