@@ -5,7 +5,7 @@ package dispatch
 
 import (
 	"context"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/cf-invalidation-tracker/cftrack/journal"
@@ -79,7 +79,8 @@ func (d *Dispatcher) recover(ctx context.Context, l *leader, r *run, now time.Ti
 			}
 			return r.off(now, err, d.opts.Random()), nil
 		}
-		if !strings.HasPrefix(s.Reference, "cftrack/"+r.inv.ID+"/") {
+		b, ours := r.inv.Found(s.Reference)
+		if !ours {
 			r.seen[s.ID], read = true, true // another look need not ask again
 			continue
 		}
@@ -87,12 +88,21 @@ func (d *Dispatcher) recover(ctx context.Context, l *leader, r *run, now time.Ti
 			continue
 		}
 		// When it was sent is not known; sooner clears less and settles less.
-		b := &journal.Batch{Reference: s.Reference, Items: s.Items, State: journal.Accepted,
-			InvalidationID: s.ID, Accepted: now, Sent: s.Created.Add(-apart)}
+		b.Items, b.State, b.InvalidationID, b.Accepted, b.Sent = s.Items, journal.Accepted, s.ID, now, s.Created.Add(-apart)
 		if b.Sent.Before(r.inv.Opened) {
 			b.Sent = r.inv.Opened
 		}
 		lost = append(lost, b)
+	}
+	for _, b := range lost {
+		if !b.Repeat {
+			continue
+		}
+		for _, x := range slices.Concat(r.batches, lost) { // what it repeated was sent before it
+			if x.Number < b.Number && !x.Repeat {
+				b.Sent = later(b.Sent, x.Sent)
+			}
+		}
 	}
 	if len(lost) > 0 {
 		d.opts.Logger.Warn("the store lost batches that were sent; CloudFront has them", "invalidation", r.inv.ID, "batches", len(lost))

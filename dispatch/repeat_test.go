@@ -185,6 +185,48 @@ func TestTheRepetitionForgetsNothing(t *testing.T) {
 	})
 }
 
+// Batches that the store has lost and CloudFront has are known for what they were: nothing
+// goes out a third time.
+func TestARepetitionThatIsFoundAgain(t *testing.T) {
+	for name, after := range map[string]time.Duration{"soon": time.Second, "later": 20 * time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, simulator.Options{Completion: 10 * time.Second}, func(t *testing.T, w *world) {
+				w.record("/d/x", "/d/y")
+				r := pattern("/d/x", "/d/y")
+				r.RepeatAfter = after
+				d := w.dispatcher()
+				inv, err := d.Open(t.Context(), r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				w.straggle(d, inv, "/d/x")
+				var then map[string][]byte
+				rep, err := d.Drive(t.Context(), inv.ID, dispatch.UntilDone, func(r *dispatch.Report) {
+					if r.RepeatAt != nil && then == nil {
+						then = w.documents()
+					}
+				})
+				if err != nil || rep.State != journal.Completed || then == nil {
+					t.Fatalf("%+v, %v", rep, err)
+				}
+				sent := w.sent()
+				want(t, "sent", sent, [][]string{{"/d/x", "/d/y"}, {"/d/x"}, {"/d/x", "/d/y"}})
+				w.goBack(then)
+				rep, err = w.dispatcher().Drive(t.Context(), inv.ID, dispatch.UntilDone, nil)
+				if err != nil || rep.State != journal.Completed || rep.Items != 5 {
+					t.Errorf("%+v, %v", rep, err)
+				}
+				want(t, "sent in the end", w.sent(), sent)
+				for i, b := range rep.Batches {
+					if b.FollowUp != (i == 1) || b.Repeat != (i == 2) {
+						t.Errorf("batch %d: %+v", i, b)
+					}
+				}
+			})
+		})
+	}
+}
+
 // What goes out once more has to have gone out here: that batches of others, saved or
 // accepted, remove the same is not enough.
 func TestWhatIsRepeatedIsSentHere(t *testing.T) {

@@ -335,6 +335,43 @@ type Batch struct {
 // Invalidation returns the number of the invalidation that it belongs to.
 func (b *Batch) Invalidation() uint64 { return b.inv }
 
+// What the reference of a batch says beside its number, so that one that the store has
+// lost can be told when CloudFront still has it.
+const (
+	markFollowUp = "follow-up"
+	markRepeat   = "again"
+)
+
+// reference names a batch of the invalidation for CloudFront.
+func (inv *Invalidation) reference(b *Batch, random string) string {
+	parts := []string{"cftrack", inv.ID, strconv.Itoa(b.Number)}
+	switch {
+	case b.Repeat:
+		parts = append(parts, markRepeat)
+	case b.FollowUp:
+		parts = append(parts, markFollowUp)
+	}
+	return strings.Join(append(parts, random), "/")
+}
+
+// Found returns the batch of a reference, with what that says of it: number, FollowUp
+// and Repeat. It reports false where the reference is not one of the invalidation.
+func (inv *Invalidation) Found(reference string) (*Batch, bool) {
+	rest, ok := strings.CutPrefix(reference, "cftrack/"+inv.ID+"/")
+	if !ok {
+		return nil, false
+	}
+	text, rest, _ := strings.Cut(rest, "/")
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		return nil, false
+	}
+	b := &Batch{Number: n, Reference: reference, inv: inv.Number}
+	mark, _, marked := strings.Cut(rest, "/")
+	b.Repeat, b.FollowUp = marked && mark == markRepeat, marked && mark == markFollowUp
+	return b, true
+}
+
 // Answered reports whether CloudFront's answer is known.
 func (b *Batch) Answered() bool { return b.State != Saved }
 

@@ -403,3 +403,25 @@ func TestALeaseIsNotTakenForAnothersOfTheSameVersion(t *testing.T) {
 		t.Errorf("left: %v, %v", docs, err)
 	}
 }
+
+func TestAReferenceSaysWhatItIsOf(t *testing.T) {
+	inv := &journal.Invalidation{ID: "inv-7-abc", Number: 7}
+	for ref, want := range map[string]*journal.Batch{
+		"cftrack/inv-7-abc/0/k3f9":           {Number: 0},
+		"cftrack/inv-7-abc/12/follow-up/k3f": {Number: 12, FollowUp: true},
+		"cftrack/inv-7-abc/13/again/k3f9":    {Number: 13, Repeat: true},
+		"cftrack/inv-7-abc/14/later/k3f9":    {Number: 14},
+		"cftrack/inv-7-abc/15":               {Number: 15},
+		"cftrack/inv-7-abc/x/k3f9":           nil,
+		"cftrack/inv-7-abcd/0/k3f9":          nil,
+		"cftrack/inv-7-abc":                  nil,
+		"deploy-7":                           nil,
+		"":                                   nil,
+	} {
+		got, ok := inv.Found(ref)
+		if ok != (want != nil) || ok && (got.Number != want.Number || got.FollowUp != want.FollowUp || got.Repeat != want.Repeat ||
+			got.Reference != ref || got.Invalidation() != 7) {
+			t.Errorf("%q: %+v, %v", ref, got, ok)
+		}
+	}
+}

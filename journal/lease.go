@@ -131,7 +131,7 @@ func (l *Lease) saveBatches(ctx context.Context, inv *Invalidation, closed *Batc
 	for i, b := range batches {
 		b.Number, b.inv = next.Batches, inv.Number
 		if random != nil {
-			b.Reference = fmt.Sprintf("cftrack/%s/%d/%s", inv.ID, b.Number, random[i])
+			b.Reference = inv.reference(b, random[i])
 			b.State = Saved
 		}
 		next.Batches++

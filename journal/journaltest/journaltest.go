@@ -213,6 +213,15 @@ func aBatchIsCountedAndSavedInOneWrite(t *testing.T, j *journal.Journal) {
 	if got[1].Reference == got[2].Reference || got[1].Reference == got[0].Reference {
 		t.Error("a reference was used twice")
 	}
+
+	for _, b := range []*journal.Batch{{Items: []string{"/f"}, FollowUp: true, Sent: T0}, {Items: []string{"/r"}, Repeat: true, Sent: T0}} {
+		if err := l.SaveBatch(t.Context(), inv, b, "x3"); err != nil {
+			t.Fatal(err)
+		}
+		if f, ok := inv.Found(b.Reference); !ok || f.Number != b.Number || f.FollowUp != b.FollowUp || f.Repeat != b.Repeat {
+			t.Errorf("%s stands for %+v, %v", b.Reference, f, ok)
+		}
+	}
 }
 
 func accountsAreWrittenByCompareAndWrite(t *testing.T, j *journal.Journal) {
