@@ -45,7 +45,7 @@ type looks struct {
 	// beyond are batches, by reference, to which the list did not reach back. They are asked
 	// for by themselves, in turns with the list: it costs all calls that there are.
 	beyond map[string]bool
-	turn   bool // that of the list
+	turn   bool // theirs
 }
 
 func (k *looks) init() {

@@ -94,12 +94,10 @@ func (d *Dispatcher) recover(ctx context.Context, l *leader, r *run, now time.Ti
 		}
 		lost = append(lost, b)
 	}
+	all = slices.Concat(r.batches, lost)
 	for _, b := range lost {
-		if !b.Repeat {
-			continue
-		}
-		for _, x := range slices.Concat(r.batches, lost) { // what it repeated was sent before it
-			if x.Number < b.Number && !x.Repeat {
+		for _, x := range all { // what it repeated was sent before it
+			if b.Repeat && !x.Repeat && x.Number < b.Number {
 				b.Sent = later(b.Sent, x.Sent)
 			}
 		}

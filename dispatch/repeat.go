@@ -13,8 +13,8 @@ import (
 
 // repetition returns what is to go out once more and has not yet, since it last went out
 // for the first time: every item that CloudFront took, but follow-ups that another of them
-// reaches. newest is when the last of them went out, these follow-ups included.
-func repetition(batches []*journal.Batch) (q queue, newest time.Time) {
+// reaches.
+func repetition(batches []*journal.Batch) (q queue) {
 	type sent struct {
 		item        cfpath.Item
 		last, again time.Time
@@ -27,7 +27,7 @@ func repetition(batches []*journal.Batch) (q queue, newest time.Time) {
 		if b.Repeat {
 			repeated = append(repeated, b)
 		}
-		if !b.Repeat && !b.Purged() || b.State == journal.BatchRefused && len(b.Items) > 1 {
+		if !b.Repeat && !b.Purged() || replaced(b) {
 			continue
 		}
 		for _, text := range b.Items {
@@ -46,33 +46,37 @@ func repetition(batches []*journal.Batch) (q queue, newest time.Time) {
 				continue
 			}
 			x.last, x.planned = later(x.last, b.Sent), x.planned || !b.FollowUp
-			newest = later(newest, b.Sent)
 		}
 	}
-	due := &journal.Batch{State: journal.Accepted, Sent: newest.Add(1)} // later than all
+	due := &journal.Batch{State: journal.Accepted, Sent: lastSent(batches).Add(1)} // later than all
 	for _, x := range order {
 		if x.planned && x.again.Before(x.last) && x.item.Kind == cfpath.Wildcard {
 			due.Items = append(due.Items, x.item.String())
 		}
 	}
 	reached := journal.NewHistory(append(repeated, due), nil)
-	newest = time.Time{}
 	for _, x := range order {
 		if !x.again.Before(x.last) {
 			continue
 		}
 		if !x.planned {
 			if at, ok := reached.Purged(x.item.Text); ok && at.After(x.last) {
-				if at.Equal(due.Sent) {
-					newest = later(newest, x.last)
-				}
 				continue
 			}
 		}
 		q.add(x.item, 1, false)
-		newest = later(newest, x.last)
 	}
-	return q, newest
+	return q
+}
+
+// lastSent is when what CloudFront took last went out, repetitions apart.
+func lastSent(batches []*journal.Batch) (last time.Time) {
+	for _, b := range batches {
+		if b.Purged() && !b.Repeat {
+			last = later(last, b.Sent)
+		}
+	}
+	return last
 }
 
 func later(a, b time.Time) time.Time {
@@ -89,20 +93,21 @@ func (d *Dispatcher) repeat(ctx context.Context, l *leader, r *run, now time.Tim
 	if after <= 0 || r.inv.Cancel {
 		return true, 0, nil
 	}
-	q, newest := repetition(r.batches)
-	if len(q.items) == 0 {
-		return true, 0, nil
-	}
-	if r.inv.Repeat.IsZero() || newest.After(r.inv.Repeat.Add(-after)) {
-		// All has completed only now: the last of them was a follow-up that came later.
-		r.inv.Repeat = now.Add(after)
-		return false, 0, l.lease.PutInvalidation(ctx, r.inv)
-	}
-	if wait := r.inv.Repeat.Sub(now); wait > 0 {
+	// A follow-up that came after that was said puts it off: all has completed only now.
+	said := !r.inv.Repeat.IsZero() && !lastSent(r.batches).After(r.inv.Repeat.Add(-after))
+	if wait := r.inv.Repeat.Sub(now); said && wait > 0 {
 		// This is no delay of anybody's: the time-out of the sweep begins anew.
 		r.sweepSince = now
 		r.holding = []string{"the repetition, at " + r.inv.Repeat.UTC().Format(time.RFC3339)}
 		return false, min(wait, idle), nil
+	}
+	q := repetition(r.batches)
+	if len(q.items) == 0 {
+		return true, 0, nil
+	}
+	if !said {
+		r.inv.Repeat = now.Add(after)
+		return false, 0, l.lease.PutInvalidation(ctx, r.inv)
 	}
 	r.queue, r.queued, r.barrier = q, true, nil
 	r.inv.State, r.inv.Sent = journal.Sending, false
@@ -116,6 +121,5 @@ func (r *run) repeats(followUps []string, now time.Time) int {
 		return 0
 	}
 	next := &journal.Batch{Items: followUps, Sent: now, FollowUp: true, State: journal.Accepted}
-	q, _ := repetition(append(r.batches[:len(r.batches):len(r.batches)], next))
-	return len(q.items)
+	return len(repetition(append(r.batches[:len(r.batches):len(r.batches)], next)).items)
 }

@@ -153,8 +153,7 @@ func expected(inv *journal.Invalidation, batches []*journal.Batch) int {
 	n := inv.Planned.Items - inv.Planned.Dropped
 	if inv.Options.RepeatAfter > 0 {
 		if inv.Sent {
-			q, _ := repetition(batches)
-			return sentOf(inv, batches) + len(q.items)
+			return sentOf(inv, batches) + len(repetition(batches).items)
 		}
 		n *= 2
 	}

@@ -117,8 +117,7 @@ func (d *Dispatcher) saveBatch(ctx context.Context, l *leader, r *run, b *journa
 func (d *Dispatcher) fill(ctx context.Context, l *leader, r *run, now time.Time) (time.Duration, error) {
 	inv := r.inv
 	if !inv.Repeat.IsZero() {
-		r.queue, _ = repetition(r.batches)
-		r.queued = true
+		r.queue, r.queued = repetition(r.batches), true
 		return 0, nil
 	}
 	settled := inv.Opened.Add(inv.Options.Settle)
@@ -151,8 +150,8 @@ func (d *Dispatcher) fill(ctx context.Context, l *leader, r *run, now time.Time)
 		sent[x.Item] = inv.Fixed != nil
 	}
 	for _, b := range r.batches {
-		if b.State == journal.BatchRefused && len(b.Items) > 1 {
-			continue // split: what was not left out stands in another one
+		if replaced(b) {
+			continue // what was not left out stands in another one
 		}
 		for _, it := range b.Items {
 			sent[it] = true

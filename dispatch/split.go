@@ -98,6 +98,10 @@ func (d *Dispatcher) stillClean(ctx context.Context, r *run, b *journal.Batch, n
 	return left, hit, nil
 }
 
+// replaced tells whether a batch was closed for others: what one of several items is, and
+// one of one is not, whose item CloudFront refuses.
+func replaced(b *journal.Batch) bool { return b.State == journal.BatchRefused && len(b.Items) > 1 }
+
 // replace closes a batch that is not accepted any more, and saves others in its place;
 // hit says how much each item hits that nobody selected.
 func (d *Dispatcher) replace(ctx context.Context, l *leader, r *run, b *journal.Batch, why string, now time.Time,
