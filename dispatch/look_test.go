@@ -51,6 +51,47 @@ func TestBatchesOlderThanTheList(t *testing.T) {
 	}
 }
 
+// Where calls are so few that there is always something newer to look for in the list, what
+// the list does not reach has its turn too.
+func TestOldBatchesHaveTheirTurn(t *testing.T) {
+	inWorld(t, simulator.Options{Completion: 10 * time.Minute}, func(t *testing.T, w *world) {
+		d := dispatch.New(w.st, dist, w.cdn, &dispatch.Options{Limits: plan.Limits{CallsPerSecond: 0.05}})
+		open := func(paths ...string) *journal.Invalidation {
+			r := pattern(paths...)
+			r.Batch = 1
+			inv, err := d.Open(t.Context(), r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := d.Drive(t.Context(), inv.ID, dispatch.UntilAccepted, nil); err != nil {
+				t.Fatal(err)
+			}
+			return inv
+		}
+		old := open("/a", "/b")
+		for i := range 400 {
+			if _, err := w.cdn.CreateInvalidation(t.Context(), dist, fmt.Sprint("somebody else's ", i), []string{"/x"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		completes := time.Now().Add(10 * time.Minute)
+		time.Sleep(5 * time.Minute)
+		open("/c", "/d", "/e", "/f")
+		if rep, err := d.Drive(t.Context(), old.ID, dispatch.UntilDone, nil); err != nil || rep.State != journal.Completed {
+			t.Errorf("%+v, %v", rep, err)
+		}
+		batches, err := d.Journal().Batches(t.Context(), old.Number)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range batches {
+			if late := b.Completed.Sub(completes); late > 3*time.Minute {
+				t.Errorf("seen %v after it had completed", late)
+			}
+		}
+	})
+}
+
 // Whoever goes on with what another began reads what was sent since, and that may be a
 // great deal of somebody else's: as long as it gets on, it does not give up.
 func TestManyInvalidationsToLookThrough(t *testing.T) {
